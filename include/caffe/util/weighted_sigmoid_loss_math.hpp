@@ -1,0 +1,226 @@
+#ifndef CAFFE_UTIL_WEIGHTED_SIGMOID_LOSS_MATH_HPP_
+#define CAFFE_UTIL_WEIGHTED_SIGMOID_LOSS_MATH_HPP_
+
+#include <cfloat>
+#include <cstdint>
+#include <cstring>
+
+#ifdef __CUDACC__
+#define WEIGHTED_SIGMOID_LOSS_HOST_DEVICE __host__ __device__ __forceinline__
+#else
+#define WEIGHTED_SIGMOID_LOSS_HOST_DEVICE inline
+#endif
+
+/**
+ * @file
+ * The element formulas of the class-weighted sigmoid cross-entropy loss, for
+ * host and device alike. With u = exp(-|x|),
+ *
+ *   softplus(x) = max(x, 0) + log1p(u)
+ *   sigmoid(|x|) = 1 / (1 + u),  sigmoid(-|x|) = u / (1 + u)
+ *
+ * which have no cancellation at any score x.
+ *
+ * Every function is one sequence of IEEE operations. No product feeds an
+ * addition other than by Fma, so that a compiler has nothing to contract and an
+ * element has the same bits wherever there is a fused multiply-add. The
+ * polynomials come from scripts/fit_polynomials.sollya.
+ *
+ * Errors are in ulp: 1 ulp of v is 2^-23 |v| in float and 2^-52 |v| in double.
+ * src/caffe/test/test_weighted_sigmoid_loss.cpp holds the functions to them.
+ */
+
+namespace caffe {
+
+namespace weighted_sigmoid_loss {
+
+/// a * b + c, rounded once where the machine can; the bounds hold without, too.
+WEIGHTED_SIGMOID_LOSS_HOST_DEVICE float Fma(float a, float b, float c) {
+#if defined(__CUDA_ARCH__)
+  return __fmaf_rn(a, b, c);
+#elif defined(__FMA__) || defined(__aarch64__)
+  return __builtin_fmaf(a, b, c);
+#else
+  return a * b + c;
+#endif
+}
+
+WEIGHTED_SIGMOID_LOSS_HOST_DEVICE double Fma(double a, double b, double c) {
+#if defined(__CUDA_ARCH__)
+  return __fma_rn(a, b, c);
+#elif defined(__FMA__) || defined(__aarch64__)
+  return __builtin_fma(a, b, c);
+#else
+  return a * b + c;
+#endif
+}
+
+/// 1 / a, correctly rounded also where nvcc is told to divide approximately.
+WEIGHTED_SIGMOID_LOSS_HOST_DEVICE float Reciprocal(float a) {
+#ifdef __CUDA_ARCH__
+  return __frcp_rn(a);
+#else
+  return 1.f / a;
+#endif
+}
+
+WEIGHTED_SIGMOID_LOSS_HOST_DEVICE double Reciprocal(double a) {
+#ifdef __CUDA_ARCH__
+  return __drcp_rn(a);
+#else
+  return 1. / a;
+#endif
+}
+
+template <typename To, typename From>
+WEIGHTED_SIGMOID_LOSS_HOST_DEVICE To BitCast(From from) {
+  static_assert(sizeof(To) == sizeof(From), "BitCast changes no size");
+  To to;
+  memcpy(&to, &from, sizeof(to));
+  return to;
+}
+
+/// value in T; its largest where value is beyond it, since 0 * infinity is NaN.
+template <typename T>
+WEIGHTED_SIGMOID_LOSS_HOST_DEVICE T Saturate(double value) {
+  const double largest = sizeof(T) == sizeof(float) ? FLT_MAX : DBL_MAX;
+  return static_cast<T>(value > largest
+                            ? largest
+                            : (value < -largest ? -largest : value));
+}
+
+/**
+ * @brief exp(-a) for a >= 0, within 0.75 ulp; 0 where it is below 2^-126, that
+ *        is a > 126 ln 2. NaN for NaN.
+ */
+WEIGHTED_SIGMOID_LOSS_HOST_DEVICE float ExpNegative(float a) {
+  const float kLog2E = 1.44269504f;
+  // ln 2 in two parts, the first short enough for n * kLn2High to be exact.
+  const float kLn2High = 0.693359375f;
+  const float kLn2Low = -2.12194440e-4f;
+  const float kRound = 12582912.f;  // 1.5 * 2^23: a sum with it is rounded to
+                                    // an integer, found in its low bits
+  const float kLimit = 87.3365402f;
+  const float rounded = Fma(a, -kLog2E, kRound);
+  const float n = rounded - kRound;
+  const float r = Fma(n, -kLn2Low, Fma(n, -kLn2High, -a));
+  float q = 1.39107974e-3f;
+  q = Fma(q, r, 8.36311374e-3f);
+  q = Fma(q, r, 4.16667089e-2f);
+  q = Fma(q, r, 0.166665778f);
+  q = Fma(q, r, 0.5f);
+  const float p = 1.f + Fma(r * r, q, r);
+  const float two_to_n = BitCast<float>(
+      (BitCast<std::uint32_t>(rounded) + 127u) << 23);
+  const float u = p * two_to_n;
+  return a > kLimit ? 0.f : u;
+}
+
+/**
+ * @brief exp(-a) for a >= 0, within 0.75 ulp; 0 where it is below 2^-1022, that
+ *        is a > 1022 ln 2. NaN for NaN.
+ */
+WEIGHTED_SIGMOID_LOSS_HOST_DEVICE double ExpNegative(double a) {
+  const double kLog2E = 1.4426950408889634;
+  const double kLn2High = 0.693147180369123816490;  // 33 bits
+  const double kLn2Low = 1.90821492927058770002e-10;
+  const double kRound = 6755399441055744.;  // 1.5 * 2^52
+  const double kLimit = 708.39641853226408;
+  const double rounded = Fma(a, -kLog2E, kRound);
+  const double n = rounded - kRound;
+  const double r = Fma(n, -kLn2Low, Fma(n, -kLn2High, -a));
+  double q = 2.5068447129421949e-8;
+  q = Fma(q, r, 2.7620244273860158e-7);
+  q = Fma(q, r, 2.7557355030973926e-6);
+  q = Fma(q, r, 2.4801520907793312e-5);
+  q = Fma(q, r, 1.9841269784775983e-4);
+  q = Fma(q, r, 1.388888891753731e-3);
+  q = Fma(q, r, 8.3333333333563218e-3);
+  q = Fma(q, r, 4.1666666666623116e-2);
+  q = Fma(q, r, 0.16666666666666644);
+  q = Fma(q, r, 0.50000000000000011);
+  const double p = 1. + Fma(r * r, q, r);
+  const double two_to_n = BitCast<double>(
+      (BitCast<std::uint64_t>(rounded) + 1023u) << 52);
+  const double u = p * two_to_n;
+  return a > kLimit ? 0. : u;
+}
+
+/// log(1 + u) for u in [0, 1], within 1.5 ulp. NaN for NaN.
+WEIGHTED_SIGMOID_LOSS_HOST_DEVICE float Log1p(float u) {
+  float q = -4.51182621e-3f;
+  q = Fma(q, u, 2.54073925e-2f);
+  q = Fma(q, u, -6.70569688e-2f);
+  q = Fma(q, u, 0.115872473f);
+  q = Fma(q, u, -0.158594742f);
+  q = Fma(q, u, 0.198571146f);
+  q = Fma(q, u, -0.249868914f);
+  q = Fma(q, u, 0.333328575f);
+  q = Fma(q, u, -0.49999997f);
+  return Fma(u * u, q, u);
+}
+
+/// log(1 + u) for u in [0, 1], within 1.5 ulp. NaN for NaN.
+WEIGHTED_SIGMOID_LOSS_HOST_DEVICE double Log1p(double u) {
+  double q = 3.5470800431326672e-5;
+  q = Fma(q, u, -3.9184480557786513e-4);
+  q = Fma(q, u, 2.0521270701044968e-3);
+  q = Fma(q, u, -6.8186505817007768e-3);
+  q = Fma(q, u, 1.6282554782063294e-2);
+  q = Fma(q, u, -3.0145851139448409e-2);
+  q = Fma(q, u, 4.58568650327663e-2);
+  q = Fma(q, u, -6.0350362041752648e-2);
+  q = Fma(q, u, 7.2121258338594091e-2);
+  q = Fma(q, u, -8.1662981016353609e-2);
+  q = Fma(q, u, 9.0449692928180891e-2);
+  q = Fma(q, u, -9.9901835414040296e-2);
+  q = Fma(q, u, 0.11109516960143177);
+  q = Fma(q, u, -0.12499808896108701);
+  q = Fma(q, u, 0.14285698036105846);
+  q = Fma(q, u, -0.166666657410147);
+  q = Fma(q, u, 0.19999999967611165);
+  q = Fma(q, u, -0.24999999999397807);
+  q = Fma(q, u, 0.33333333333328868);
+  q = Fma(q, u, -0.49999999999999994);
+  return Fma(u * u, q, u);
+}
+
+/**
+ * @brief One element's loss, a t softplus(-x) + b (1 - t) softplus(x), in double
+ *        for the sum that it enters: softplus can be as large as T's largest.
+ *
+ * Within 2.5 ulp of T for t in [0, 1] at every finite x, besides
+ * 2^-126 max(a, b) (double: 2^-1022), where u is flushed to 0. An infinite x
+ * gives infinity, or NaN where the term that grows with it has weight 0.
+ */
+template <typename T>
+WEIGHTED_SIGMOID_LOSS_HOST_DEVICE double LossElement(T x, T t, double a,
+                                                     double b) {
+  const double log1p_u = Log1p(ExpNegative(x < T(0) ? -x : x));
+  const double softplus = (x > T(0) ? double(x) : 0.) + log1p_u;
+  const double softplus_neg = (x < T(0) ? -double(x) : 0.) + log1p_u;
+  return Fma(a * t, softplus_neg, (b * (1. - t)) * softplus);
+}
+
+/**
+ * @brief One element's gradient, b (1 - t) sigmoid(x) - a t sigmoid(-x).
+ *
+ * Within 2.5 ulp of the larger of its two terms for t in [0, 1] at every finite
+ * x, besides 2^-126 max(a, b) (double: 2^-1022), where u is flushed to 0; exact
+ * at infinite x. a and b count as given.
+ */
+template <typename T>
+WEIGHTED_SIGMOID_LOSS_HOST_DEVICE T GradientElement(T x, T t, T a, T b) {
+  const T u = ExpNegative(x < T(0) ? -x : x);
+  const T large = Reciprocal(T(1) + u);  // sigmoid(|x|)
+  const T small = u * large;             // sigmoid(-|x|)
+  const T sigmoid = x < T(0) ? small : large;
+  const T sigmoid_neg = x < T(0) ? large : small;
+  return Fma(b * (T(1) - t), sigmoid, -((a * t) * sigmoid_neg));
+}
+
+}  // namespace weighted_sigmoid_loss
+
+}  // namespace caffe
+
+#endif  // CAFFE_UTIL_WEIGHTED_SIGMOID_LOSS_MATH_HPP_

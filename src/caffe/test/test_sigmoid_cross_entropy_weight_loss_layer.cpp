@@ -1,0 +1,575 @@
+#include <algorithm>
+#include <cmath>
+#include <limits>
+#include <string>
+#include <vector>
+
+#include "boost/scoped_ptr.hpp"
+#include "glog/logging.h"
+#include "google/protobuf/text_format.h"
+#include "gtest/gtest.h"
+
+#include "caffe/blob.hpp"
+#include "caffe/common.hpp"
+#include "caffe/filler.hpp"
+#include "caffe/layers/sigmoid_cross_entropy_loss_layer.hpp"
+#include "caffe/layers/sigmoid_cross_entropy_weight_loss_layer.hpp"
+#include "caffe/net.hpp"
+
+#include "caffe/test/test_caffe_main.hpp"
+#include "caffe/test/test_gradient_check_util.hpp"
+
+namespace caffe {
+
+namespace {
+
+/// Keeps what is logged at a severity while it lives.
+class LogCapture : public google::LogSink {
+ public:
+  explicit LogCapture(google::LogSeverity severity) : severity_(severity) {
+    google::AddLogSink(this);
+  }
+  virtual ~LogCapture() { google::RemoveLogSink(this); }
+  virtual void send(google::LogSeverity severity, const char*, const char*, int,
+                    const struct ::tm*, const char* message, size_t length) {
+    if (severity == severity_) {
+      messages_.push_back(string(message, length));
+    }
+  }
+  const vector<string>& messages() const { return messages_; }
+
+ private:
+  const google::LogSeverity severity_;
+  vector<string> messages_;
+};
+
+}  // namespace
+
+template <typename TypeParam>
+class SigmoidCrossEntropyWeightLossLayerTest
+    : public MultiDeviceTest<TypeParam> {
+  typedef typename TypeParam::Dtype Dtype;
+
+ protected:
+  typedef SigmoidCrossEntropyWeightLossLayer<Dtype> WeightLossLayer;
+
+  SigmoidCrossEntropyWeightLossLayerTest()
+      : scores_(2, 3, 2, 2), targets_(2, 3, 2, 2) {
+    Caffe::set_random_seed(1701);
+    bottoms_.push_back(&scores_);
+    bottoms_.push_back(&targets_);
+    tops_.push_back(&loss_);
+    Fill();
+  }
+
+  /// Scores of a net in training and soft targets, some of them hard.
+  void Fill() {
+    FillerParameter scores_param;
+    scores_param.set_std(3);
+    GaussianFiller<Dtype>(scores_param).Fill(&scores_);
+    FillerParameter targets_param;
+    targets_param.set_min(0);
+    targets_param.set_max(1);
+    UniformFiller<Dtype>(targets_param).Fill(&targets_);
+    Dtype* targets = targets_.mutable_cpu_data();
+    for (int i = 0; i < targets_.count(); i += 2) {
+      targets[i] = targets[i] > 0.5;
+    }
+  }
+
+  void Set(const vector<Dtype>& scores, const vector<Dtype>& targets) {
+    const vector<int> shape(1, scores.size());
+    scores_.Reshape(shape);
+    targets_.Reshape(shape);
+    std::copy(scores.begin(), scores.end(), scores_.mutable_cpu_data());
+    std::copy(targets.begin(), targets.end(), targets_.mutable_cpu_data());
+  }
+
+  static LayerParameter Param(const string& text) {
+    LayerParameter param;
+    CHECK(google::protobuf::TextFormat::ParseFromString(text, &param)) << text;
+    return param;
+  }
+
+  /// The layer of these parameters, after a forward pass.
+  Dtype Forward(const string& text) {
+    layer_.reset(new WeightLossLayer(Param("name: 'loss' " + text)));
+    layer_->SetUp(bottoms_, tops_);
+    return layer_->Forward(bottoms_, tops_);
+  }
+
+  void SetUpLayer(const string& text) {
+    WeightLossLayer layer(Param("name: 'loss' " + text));
+    layer.SetUp(bottoms_, tops_);
+  }
+
+  void Backward() {
+    layer_->Backward(tops_, ScoresOnly(), bottoms_);
+  }
+
+  static vector<bool> ScoresOnly() {
+    vector<bool> propagate_down(2, false);
+    propagate_down[0] = true;
+    return propagate_down;
+  }
+
+  /// Forward and Backward of the layer against the textbook in double.
+  void CheckAgainstReference(const string& text) {
+    SCOPED_TRACE(text);
+    const LayerParameter param = Param(text);
+    const Dtype loss = Forward(text);
+    Backward();
+    const double loss_weight =
+        param.loss_weight_size() ? param.loss_weight(0) : 1;
+    const double normalizer = ReferenceNormalizer(param.loss_param());
+    const double eps = sizeof(Dtype) == sizeof(float) ? 1e-5 : 1e-12;
+    double expected_loss = 0;
+    for (int i = 0; i < scores_.count(); ++i) {
+      const double weight = ReferenceWeight(param, i);
+      const double t = targets_.cpu_data()[i];
+      const double p = 1 / (1 + std::exp(-double(scores_.cpu_data()[i])));
+      double grad = 0;
+      if (!IsIgnored(param.loss_param(), i)) {
+        expected_loss -= weight * t * std::log(p) + (1 - t) * std::log(1 - p);
+        grad = ((weight - 1) * t + 1) * p - weight * t;
+      }
+      EXPECT_NEAR(grad * loss_weight / normalizer, scores_.cpu_diff()[i],
+                  eps * loss_weight * (weight + 1))
+          << "element " << i;
+    }
+    expected_loss /= normalizer;
+    EXPECT_NEAR(expected_loss, loss_.cpu_data()[0], eps * expected_loss);
+    EXPECT_NEAR(expected_loss * loss_weight, loss,
+                eps * expected_loss * loss_weight);
+  }
+
+  bool IsIgnored(const LossParameter& param, int i) const {
+    return param.has_ignore_label() &&
+           targets_.cpu_data()[i] == param.ignore_label();
+  }
+
+  double ReferenceWeight(const LayerParameter& param, int i) const {
+    const SigmoidCrossEntropyWeightLossParameter& weights =
+        param.sigmoid_cross_entropy_weight_loss_param();
+    if (weights.cls_weight_size() < 2) {
+      return weights.cls_weight_size() ? weights.cls_weight(0) : 1;
+    }
+    const int axis = scores_.CanonicalAxisIndex(weights.axis());
+    return weights.cls_weight(i / scores_.count(axis + 1) %
+                              scores_.shape(axis));
+  }
+
+  double ReferenceNormalizer(const LossParameter& param) const {
+    int valid = 0;
+    for (int i = 0; i < scores_.count(); ++i) {
+      valid += !IsIgnored(param, i);
+    }
+    const bool by_valid =
+        param.has_normalization()
+            ? param.normalization() == LossParameter_NormalizationMode_VALID
+            : param.normalize();
+    if (by_valid) {
+      return std::max(valid, 1);
+    }
+    if (!param.has_normalization() ||
+        param.normalization() == LossParameter_NormalizationMode_BATCH_SIZE) {
+      return scores_.shape(0);
+    }
+    return param.normalization() == LossParameter_NormalizationMode_FULL
+               ? scores_.count()
+               : 1;
+  }
+
+  void CheckGradient(const string& text) {
+    SCOPED_TRACE(text);
+    WeightLossLayer layer(Param(text));
+    GradientChecker<Dtype> checker(1e-2, 1e-2, 1701);
+    checker.CheckGradientExhaustive(&layer, bottoms_, tops_, 0);
+  }
+
+  Blob<Dtype> scores_, targets_, loss_;
+  vector<Blob<Dtype>*> bottoms_, tops_;
+  boost::scoped_ptr<WeightLossLayer> layer_;
+};
+
+#define PARAM(inside) "sigmoid_cross_entropy_weight_loss_param { " inside " } "
+#define LOSS_PARAM(inside) "loss_param { " inside " } "
+#define THREE_WEIGHTS \
+  "cls_weight: 100 cls_weight: 0.5 cls_weight: 7 "
+
+TYPED_TEST_CASE(SigmoidCrossEntropyWeightLossLayerTest, TestDtypesAndDevices);
+
+TYPED_TEST(SigmoidCrossEntropyWeightLossLayerTest, TestWeights) {
+  this->CheckAgainstReference("");
+  this->CheckAgainstReference(PARAM("cls_weight: 100"));
+  this->CheckAgainstReference(PARAM("cls_weight: 0"));
+  this->CheckAgainstReference(PARAM(THREE_WEIGHTS));
+  this->CheckAgainstReference(PARAM(THREE_WEIGHTS "axis: -3"));
+  this->CheckAgainstReference(PARAM("cls_weight: 4 cls_weight: 9 axis: 0"));
+  this->CheckAgainstReference(PARAM("cls_weight: 4 cls_weight: 9 axis: 2"));
+  this->CheckAgainstReference(PARAM("cls_weight: 4 cls_weight: 9 axis: -1"));
+}
+
+TYPED_TEST(SigmoidCrossEntropyWeightLossLayerTest, TestAttributes) {
+  this->scores_.Reshape(vector<int>({5, 3}));
+  this->targets_.Reshape(vector<int>({5, 3, 1, 1}));
+  this->Fill();
+  this->CheckAgainstReference(PARAM(THREE_WEIGHTS));
+  // One axis and no weight a channel: axis is not looked at.
+  this->scores_.Reshape(vector<int>(1, 15));
+  this->targets_.Reshape(vector<int>(1, 15));
+  this->CheckAgainstReference(PARAM("cls_weight: 3"));
+}
+
+TYPED_TEST(SigmoidCrossEntropyWeightLossLayerTest, TestNormalization) {
+  const char* const kIgnore[] = {"", "ignore_label: 1 "};
+  const char* const kModes[] = {
+      "",           "normalization: FULL", "normalization: VALID",
+      "normalization: BATCH_SIZE", "normalization: NONE", "normalize: true",
+      "normalize: false", "normalize: true normalization: NONE"};
+  for (const char* const ignore : kIgnore) {
+    for (const char* const mode : kModes) {
+      this->CheckAgainstReference(
+          PARAM("cls_weight: 5") "loss_weight: 2.5 loss_param { " +
+          string(ignore) + mode + " }");
+    }
+  }
+}
+
+TYPED_TEST(SigmoidCrossEntropyWeightLossLayerTest, TestGradient) {
+  this->CheckGradient("");
+  this->CheckGradient(PARAM("cls_weight: 4") "loss_weight: 3.7");
+  this->CheckGradient(PARAM("cls_weight: 4 cls_weight: 0.5 cls_weight: 2")
+                          LOSS_PARAM("ignore_label: 1"));
+  this->CheckGradient(PARAM("cls_weight: 4") LOSS_PARAM("normalization: FULL"));
+  this->CheckGradient(
+      PARAM("cls_weight: 4")
+          LOSS_PARAM("normalization: VALID ignore_label: 0"));
+  this->CheckGradient(
+      PARAM("cls_weight: 4") LOSS_PARAM("normalization: BATCH_SIZE"));
+  this->CheckGradient(PARAM("cls_weight: 4") LOSS_PARAM("normalization: NONE"));
+}
+
+TYPED_TEST(SigmoidCrossEntropyWeightLossLayerTest, TestUpstreamWithoutWeights) {
+  typedef typename TypeParam::Dtype Dtype;
+  const string param = "loss_weight: 1.5 " LOSS_PARAM("ignore_label: 1");
+  SigmoidCrossEntropyLossLayer<Dtype> upstream(this->Param(param));
+  upstream.SetUp(this->bottoms_, this->tops_);
+  const Dtype expected = upstream.Forward(this->bottoms_, this->tops_);
+  upstream.Backward(this->tops_, this->ScoresOnly(), this->bottoms_);
+  Blob<Dtype> expected_diff;
+  expected_diff.CopyFrom(this->scores_, true, true);
+
+  EXPECT_NEAR(expected, this->Forward(param), 1e-5 * expected);
+  this->Backward();
+  for (int i = 0; i < this->scores_.count(); ++i) {
+    EXPECT_NEAR(expected_diff.cpu_diff()[i], this->scores_.cpu_diff()[i], 1e-6);
+  }
+}
+
+TYPED_TEST(SigmoidCrossEntropyWeightLossLayerTest, TestIgnoreLabelIsExact) {
+  typedef typename TypeParam::Dtype Dtype;
+  this->Set({2, 2, 2}, {Dtype(0.3), 0, Dtype(0.999)});
+  this->Forward(LOSS_PARAM("ignore_label: 0 normalization: VALID"));
+  this->Backward();
+  EXPECT_NE(0, this->scores_.cpu_diff()[0]);
+  EXPECT_EQ(0, this->scores_.cpu_diff()[1]);
+  // Upstream cuts 0.999 to 0.
+  EXPECT_NE(0, this->scores_.cpu_diff()[2]);
+}
+
+TYPED_TEST(SigmoidCrossEntropyWeightLossLayerTest, TestAllIgnored) {
+  this->Set({2, -3}, {-1, -1});
+  EXPECT_EQ(0, this->Forward(
+                   LOSS_PARAM("ignore_label: -1 normalization: VALID")));
+  this->Backward();
+  EXPECT_EQ(0, this->scores_.cpu_diff()[0]);
+  EXPECT_EQ(0, this->scores_.cpu_diff()[1]);
+}
+
+TYPED_TEST(SigmoidCrossEntropyWeightLossLayerTest, TestExtremeScores) {
+  typedef typename TypeParam::Dtype Dtype;
+  const Dtype kLargest = std::numeric_limits<Dtype>::max();
+  const vector<Dtype> kScores = {
+      0,  Dtype(-0.), Dtype(1e-30), Dtype(-1e-30), 20,
+      87, Dtype(88.8), 104, 105, Dtype(1e4), Dtype(1e30)};
+  for (const Dtype magnitude : kScores) {
+    for (int sign = -1; sign <= 1; sign += 2) {
+      for (int t = 0; t <= 1; ++t) {
+        const Dtype x = sign * magnitude;
+        SCOPED_TRACE(x);
+        this->Set({x}, {Dtype(t)});
+        const double loss =
+            this->Forward(PARAM("cls_weight: 2") "loss_weight: 1");
+        this->Backward();
+        const double grad = this->scores_.cpu_diff()[0];
+        // The score towards the target: far down it is exp(z), far up z.
+        const double z = t ? -double(x) : double(x);
+        const double weight = t ? 2 : 1;
+        const double log1p_u = std::log1p(std::exp(-std::abs(z)));
+        const double expected_loss = weight * (std::max(z, 0.) + log1p_u);
+        const double expected_grad =
+            weight * (z < 0 ? std::exp(z) / (1 + std::exp(z))
+                            : 1 / (1 + std::exp(-z)));
+        // Float: 2^-126; what double loses is below its digits here.
+        const double floor = weight * 1.2e-38;
+        EXPECT_NEAR(expected_loss, loss, 1e-6 * expected_loss + floor);
+        EXPECT_NEAR(t ? -expected_grad : expected_grad, grad,
+                    1e-6 * expected_grad + floor);
+      }
+    }
+  }
+  // Their mean is finite, their sum is not.
+  this->Set({-kLargest / 2, -kLargest / 2, -kLargest / 2, -kLargest / 2},
+            {1, 1, 1, 1});
+  EXPECT_FLOAT_EQ(1., this->Forward("") / (kLargest / 2));
+  this->Set({-kLargest}, {1});
+  EXPECT_TRUE(std::isinf(this->Forward(PARAM("cls_weight: 2"))));
+}
+
+TYPED_TEST(SigmoidCrossEntropyWeightLossLayerTest, TestNotFiniteScores) {
+  typedef typename TypeParam::Dtype Dtype;
+  const Dtype kInfinity = std::numeric_limits<Dtype>::infinity();
+  // Right and infinitely sure of it, as the header says.
+  this->Set({kInfinity, -kInfinity}, {1, 0});
+  EXPECT_TRUE(std::isnan(this->Forward("")));
+  this->Backward();
+  EXPECT_EQ(0, this->scores_.cpu_diff()[0]);
+  EXPECT_EQ(0, this->scores_.cpu_diff()[1]);
+  // Wrong, and a soft target.
+  this->Set({kInfinity, -kInfinity}, {Dtype(0.5), Dtype(0.5)});
+  EXPECT_TRUE(std::isinf(this->Forward("loss_weight: 2")));
+  this->Backward();
+  EXPECT_EQ(Dtype(0.5), this->scores_.cpu_diff()[0]);
+  EXPECT_EQ(Dtype(-0.5), this->scores_.cpu_diff()[1]);
+  this->Set({std::numeric_limits<Dtype>::quiet_NaN(), 1}, {1, 1});
+  EXPECT_TRUE(std::isnan(this->Forward("")));
+  this->Backward();
+  EXPECT_TRUE(std::isnan(this->scores_.cpu_diff()[0]));
+  EXPECT_FALSE(std::isnan(this->scores_.cpu_diff()[1]));
+}
+
+TYPED_TEST(SigmoidCrossEntropyWeightLossLayerTest, TestForwardWritesNoDiff) {
+  typedef typename TypeParam::Dtype Dtype;
+  caffe_set(this->scores_.count(), Dtype(42),
+            this->scores_.mutable_cpu_diff());
+  caffe_set(this->targets_.count(), Dtype(43),
+            this->targets_.mutable_cpu_diff());
+  this->Forward(PARAM("cls_weight: 5") LOSS_PARAM("ignore_label: 1"));
+  for (int i = 0; i < this->scores_.count(); ++i) {
+    EXPECT_EQ(42, this->scores_.cpu_diff()[i]);
+    EXPECT_EQ(43, this->targets_.cpu_diff()[i]);
+  }
+  this->Backward();
+  EXPECT_NE(42, this->scores_.cpu_diff()[1]);
+  EXPECT_EQ(43, this->targets_.cpu_diff()[1]);
+}
+
+TYPED_TEST(SigmoidCrossEntropyWeightLossLayerTest, TestReshape) {
+  this->Forward(PARAM(THREE_WEIGHTS));
+  this->scores_.Reshape(vector<int>({4, 3}));
+  this->targets_.Reshape(vector<int>({4, 3}));
+  this->Fill();
+  this->layer_->Reshape(this->bottoms_, this->tops_);
+  const double reshaped = this->layer_->Forward(this->bottoms_, this->tops_);
+  EXPECT_EQ(reshaped, this->Forward(PARAM(THREE_WEIGHTS)));
+}
+
+TYPED_TEST(SigmoidCrossEntropyWeightLossLayerTest, TestSetUpLogsParameters) {
+  LogCapture log(google::GLOG_INFO);
+  this->SetUpLayer(PARAM(THREE_WEIGHTS) LOSS_PARAM("normalization: VALID"));
+  ASSERT_EQ(1, log.messages().size());
+  EXPECT_EQ("SigmoidCrossEntropyWeightLoss layer 'loss': cls_weight 100 0.5 7, "
+            "normalization VALID", log.messages()[0]);
+}
+
+TYPED_TEST(SigmoidCrossEntropyWeightLossLayerTest, TestWarnsOfTargetsOnce) {
+  this->Set({1, 2, 3, 4}, {255, 0, 0, 255});
+  LogCapture log(google::GLOG_WARNING);
+  this->Forward("");
+  ASSERT_EQ(1, log.messages().size());
+  EXPECT_EQ("SigmoidCrossEntropyWeightLoss layer 'loss': 2 of 4 targets are "
+            "outside [0, 1], the first is 255; they are used as they are, and "
+            "this is said once.", log.messages()[0]);
+  this->layer_->Forward(this->bottoms_, this->tops_);
+  EXPECT_EQ(1, log.messages().size());
+  // A label that is ignored is none of them.
+  this->Forward(LOSS_PARAM("ignore_label: 255"));
+  EXPECT_EQ(1, log.messages().size());
+}
+
+// A death test forks, and a CUDA context does not outlive that: on the CPU only.
+template <typename Dtype>
+class SigmoidCrossEntropyWeightLossLayerDeathTest
+    : public SigmoidCrossEntropyWeightLossLayerTest<CPUDevice<Dtype> > {};
+
+TYPED_TEST_CASE(SigmoidCrossEntropyWeightLossLayerDeathTest, TestDtypes);
+
+TYPED_TEST(SigmoidCrossEntropyWeightLossLayerDeathTest, TestWeights) {
+  EXPECT_DEATH(this->SetUpLayer(PARAM("cls_weight: -1")),
+               "layer 'loss': cls_weight number 1 is -1; a weight must be "
+               "finite and not negative");
+  EXPECT_DEATH(this->SetUpLayer(PARAM("cls_weight: 1 cls_weight: nan")),
+               "cls_weight number 2 is nan");
+  EXPECT_DEATH(this->SetUpLayer(PARAM("cls_weight: inf")),
+               "cls_weight number 1 is inf");
+  EXPECT_DEATH(this->SetUpLayer(PARAM("cls_weight: 1 cls_weight: 2")),
+               "layer 'loss': cls_weight has 2 values, the scores .bottom 0. "
+               "of shape 2 3 2 2 .24. have 3 channels along axis 1; give none, "
+               "one, or one a channel");
+}
+
+TYPED_TEST(SigmoidCrossEntropyWeightLossLayerDeathTest, TestAxis) {
+  EXPECT_DEATH(this->SetUpLayer(PARAM(THREE_WEIGHTS "axis: 4")),
+               "layer 'loss': axis is 4, .* axis must be from -4 to 3");
+  EXPECT_DEATH(this->SetUpLayer(PARAM(THREE_WEIGHTS "axis: -5")),
+               "axis is -5, .* axis must be from -4 to 3");
+}
+
+TYPED_TEST(SigmoidCrossEntropyWeightLossLayerDeathTest, TestShapes) {
+  this->targets_.Reshape(2, 3, 2, 1);
+  EXPECT_DEATH(this->SetUpLayer(""),
+               "layer 'loss': the scores .bottom 0. have shape 2 3 2 2 .24., "
+               "the targets .bottom 1. 2 3 2 1 .12.; their counts must be "
+               "equal");
+  this->targets_.Reshape(4, 3, 2, 1);
+  EXPECT_DEATH(this->SetUpLayer(""), "their first axes must be equal");
+  this->scores_.Reshape(vector<int>());
+  this->targets_.Reshape(vector<int>());
+  EXPECT_DEATH(this->SetUpLayer(""), "the scores .bottom 0. have no axes");
+}
+
+TYPED_TEST(SigmoidCrossEntropyWeightLossLayerDeathTest, TestReshape) {
+  this->Forward(PARAM(THREE_WEIGHTS));
+  this->scores_.Reshape(2, 4, 2, 2);
+  this->targets_.Reshape(2, 4, 2, 2);
+  EXPECT_DEATH(this->layer_->Reshape(this->bottoms_, this->tops_),
+               "cls_weight has 3 values, .* have 4 channels");
+}
+
+TYPED_TEST(SigmoidCrossEntropyWeightLossLayerDeathTest, TestPropagateDown) {
+  EXPECT_DEATH(this->SetUpLayer("propagate_down: true propagate_down: true"),
+               "layer 'loss': propagate_down is true for the targets");
+  this->Forward("propagate_down: true propagate_down: false");
+  EXPECT_DEATH(this->layer_->Backward(this->tops_, vector<bool>(2, true),
+                                      this->bottoms_),
+               "layer 'loss': the net asks for the gradient of the targets .* "
+               "put propagate_down: true propagate_down: false");
+}
+
+TYPED_TEST(SigmoidCrossEntropyWeightLossLayerDeathTest, TestStopOnNan) {
+  this->scores_.mutable_cpu_data()[5] = std::numeric_limits<TypeParam>::infinity();
+  this->scores_.mutable_cpu_data()[6] =
+      std::numeric_limits<TypeParam>::quiet_NaN();
+  EXPECT_TRUE(std::isnan(this->Forward(PARAM("stop_on_nan: false"))));
+  EXPECT_DEATH(this->Forward(PARAM("stop_on_nan: true")),
+               "layer 'loss': the loss is -?nan; 2 of 24 scores are not finite "
+               ".stop_on_nan is true.");
+}
+
+/// Nets in which the scores feed this loss and another one.
+template <typename TypeParam>
+class SigmoidCrossEntropyWeightLossNetTest : public MultiDeviceTest<TypeParam> {
+  typedef typename TypeParam::Dtype Dtype;
+
+ protected:
+  /// scores = w * data, with a Euclidean loss on them and then `layers`.
+  void MakeNet(const string& layers) {
+    const string text =
+        "force_backward: true "
+        "layer { name: 'data' type: 'DummyData' top: 'data' top: 'regression' "
+        "  top: 'targets' dummy_data_param { "
+        "    shape { dim: 4 dim: 5 } shape { dim: 4 dim: 3 } "
+        "    shape { dim: 4 dim: 3 } "
+        "    data_filler { type: 'gaussian' } data_filler { type: 'gaussian' } "
+        "    data_filler { type: 'uniform' } } } "
+        "layer { name: 'scores' type: 'InnerProduct' bottom: 'data' "
+        "  top: 'scores' inner_product_param { num_output: 3 "
+        "    weight_filler { type: 'gaussian' } } } "
+        "layer { name: 'euclidean' type: 'EuclideanLoss' bottom: 'scores' "
+        "  bottom: 'regression' top: 'euclidean' } " + layers;
+    NetParameter param;
+    CHECK(google::protobuf::TextFormat::ParseFromString(text, &param));
+    Caffe::set_random_seed(1701);
+    net_.reset(new Net<Dtype>(param));
+  }
+
+  const Dtype* WeightDiff() const {
+    return net_->layer_by_name("scores")->blobs()[0]->cpu_diff();
+  }
+
+  /// The gradient of the scores' weights in the net of these layers.
+  vector<Dtype> Gradient(const string& layers) {
+    MakeNet(layers);
+    Caffe::set_random_seed(1702);
+    net_->ForwardBackward();
+    return vector<Dtype>(WeightDiff(), WeightDiff() + 15);
+  }
+
+  static string WeightLoss(const string& more) {
+    return "layer { name: 'loss' type: 'SigmoidCrossEntropyWeightLoss' "
+           "bottom: 'scores' bottom: 'targets' top: 'loss' "
+           PARAM("cls_weight: 100") + more + " } ";
+  }
+
+  static void ExpectEqual(const vector<Dtype>& expected,
+                          const vector<Dtype>& got) {
+    for (int i = 0; i < expected.size(); ++i) {
+      EXPECT_EQ(expected[i], got[i]) << i;
+    }
+  }
+
+  boost::scoped_ptr<Net<Dtype> > net_;
+};
+
+TYPED_TEST_CASE(SigmoidCrossEntropyWeightLossNetTest, TestDtypesAndDevices);
+
+TYPED_TEST(SigmoidCrossEntropyWeightLossNetTest, TestNoLossWeight) {
+  this->ExpectEqual(this->Gradient(""),
+                    this->Gradient(this->WeightLoss("loss_weight: 0")));
+}
+
+TYPED_TEST(SigmoidCrossEntropyWeightLossNetTest, TestSilence) {
+  this->ExpectEqual(
+      this->Gradient(""),
+      this->Gradient(this->WeightLoss("loss_weight: 0") +
+                     "layer { type: 'Silence' bottom: 'loss' }"));
+}
+
+TYPED_TEST(SigmoidCrossEntropyWeightLossNetTest, TestPartialBackward) {
+  const vector<typename TypeParam::Dtype> expected = this->Gradient("");
+  this->MakeNet(this->WeightLoss(""));
+  Caffe::set_random_seed(1702);
+  this->net_->Forward();
+  const vector<string>& names = this->net_->layer_names();
+  this->net_->BackwardFrom(
+      std::find(names.begin(), names.end(), "euclidean") - names.begin());
+  this->ExpectEqual(expected,
+                    vector<typename TypeParam::Dtype>(
+                        this->WeightDiff(), this->WeightDiff() + 15));
+}
+
+TYPED_TEST(SigmoidCrossEntropyWeightLossNetTest, TestTopFeedsAnotherLayer) {
+  typedef typename TypeParam::Dtype Dtype;
+  const vector<Dtype> other = this->Gradient("");
+  const vector<Dtype> once = this->Gradient(this->WeightLoss(""));
+  // loss_weight 0.5 by itself, and 2 through a Power layer of scale 2.
+  const vector<Dtype> both = this->Gradient(
+      this->WeightLoss("loss_weight: 0.5") +
+      "layer { name: 'twice' type: 'Power' bottom: 'loss' top: 'twice' "
+      "  loss_weight: 1 power_param { scale: 2 } } ");
+  for (int i = 0; i < other.size(); ++i) {
+    const Dtype ours = once[i] - other[i];
+    EXPECT_NEAR(other[i] + Dtype(2.5) * ours, both[i],
+                1e-4 * (std::abs(other[i]) + std::abs(ours)));
+  }
+}
+
+TYPED_TEST(SigmoidCrossEntropyWeightLossNetTest, TestForceBackward) {
+  // The net forces gradients of everything but what the layer refuses.
+  this->Gradient(this->WeightLoss(""));
+  EXPECT_FALSE(this->net_->bottom_need_backward().back()[1]);
+  EXPECT_TRUE(this->net_->bottom_need_backward().back()[0]);
+}
+
+}  // namespace caffe
