@@ -14,20 +14,26 @@
 namespace caffe {
 
 /**
- * @brief Computes the sigmoid cross-entropy loss with a weight on the positive
- *        class, for networks that learn rare positives: @f$
+ * @brief Computes the class-weighted sigmoid cross-entropy loss, for networks
+ *        that learn rare positives: @f$
  *          E = \frac{-1}{Z} \sum\limits_{i} \left[
- *                  w_{c(i)} t_i \log \hat{p}_i +
- *                  (1 - t_i) \log(1 - \hat{p}_i)
+ *                  a_i t_i \log \hat{p}_i +
+ *                  b_i (1 - t_i) \log(1 - \hat{p}_i)
  *              \right]
  *        @f$ with @f$ \hat{p}_i = \sigma(x_i) @f$. Without weights it is
  *        SigmoidCrossEntropyLossLayer.
  *
+ * @f$ a_i @f$ is the product of cls_weight for the element's channel, its
+ * element weight, and the share of negatives in its class_balance scope;
+ * @f$ b_i @f$ that of neg_weight, the element weight, and the share of
+ * positives. What is not given is 1.
+ *
  * The loss is computed from scores in a form that has no cancellation and no
  * overflow; weighted_sigmoid_loss.hpp states the largest errors. The layer
- * keeps no memory that grows with its input, and Forward writes no diff.
+ * keeps no memory that grows with its input but two numbers a scope, and
+ * Forward writes no diff.
  *
- * @param bottom input Blob vector (length 2)
+ * @param bottom input Blob vector (length 2-3)
  *   -# @f$ (N \times C \times ...) @f$
  *      the scores @f$ x \in (-\infty, +\infty) @f$. At an infinite score the
  *      gradient is its limit; the loss is infinite, or NaN where the term that
@@ -35,6 +41,12 @@ namespace caffe {
  *   -# @f$ (N \times C \times ...) @f$
  *      as many targets @f$ t \in [0, 1] @f$; soft targets are allowed. Others
  *      are used as they are, with one warning a layer.
+ *   -# @f$ (N \times C \times ...) @f$ (optional)
+ *      element weights @f$ e \geq 0 @f$, finite; others are used as they are,
+ *      with one warning a layer. Each axis is as long as that of the scores or
+ *      1, missing trailing axes count as 1, and further trailing axes of 1 are
+ *      dropped: @f$ (N) @f$ weighs instances,
+ *      @f$ (N \times 1 \times H \times W) @f$ pixels.
  * @param top output Blob vector (length 1)
  *   -# @f$ () @f$
  *      the loss @f$ E @f$
@@ -42,14 +54,17 @@ namespace caffe {
  * At test time, this layer can be replaced simply by a SigmoidLayer.
  *
  * Parameters, in sigmoid_cross_entropy_weight_loss_param:
- *   - cls_weight: @f$ w @f$; none (1), one for every channel, or one a channel
- *     along axis. Finite, not negative.
+ *   - cls_weight: the weight of the positive class; none (1), one for every
+ *     channel, or one a channel along axis. Finite, not negative.
+ *   - neg_weight: likewise of the negative class.
  *   - axis (default 1): the channel axis; may be negative.
+ *   - class_balance (default NONE): BATCH, INSTANCE or CHANNEL, the elements
+ *     whose positives and negatives are balanced. Soft targets count in parts.
  *   - stop_on_nan (default false): a fatal error when the loss is not finite.
  *
  * In loss_param:
  *   - ignore_label: elements whose target equals it exactly have zero loss and
- *     gradient.
+ *     gradient and count in no balance.
  *   - normalization (default BATCH_SIZE): @f$ Z @f$, at least 1; FULL: the
  *     number of elements, VALID: of those not ignored, BATCH_SIZE: @f$ N @f$,
  *     NONE: 1. normalize is honoured as in SigmoidCrossEntropyLossLayer.
@@ -67,6 +82,13 @@ class SigmoidCrossEntropyWeightLossLayer : public LossLayer<Dtype> {
   virtual inline const char* type() const {
     return "SigmoidCrossEntropyWeightLoss";
   }
+  virtual inline int ExactNumBottomBlobs() const { return -1; }
+  virtual inline int MinBottomBlobs() const { return 2; }
+  virtual inline int MaxBottomBlobs() const { return 3; }
+  /// Only the scores have a gradient.
+  virtual inline bool AllowForceBackward(const int bottom_index) const {
+    return bottom_index == 0;
+  }
 
  protected:
   /// @copydoc SigmoidCrossEntropyWeightLossLayer
@@ -78,14 +100,14 @@ class SigmoidCrossEntropyWeightLossLayer : public LossLayer<Dtype> {
   /**
    * @brief Computes the gradient w.r.t. the scores: @f$
    *          \frac{\partial E}{\partial x_i} = \frac{1}{Z} \left[
-   *              (1 - t_i) \sigma(x_i) - w_{c(i)} t_i \sigma(-x_i)
+   *              b_i (1 - t_i) \sigma(x_i) - a_i t_i \sigma(-x_i)
    *          \right]
    *        @f$ times the top's diff.
    *
    * @param top output Blob vector (length 1), whose diff is the loss weight
-   * @param propagate_down see Layer::Backward; propagate_down[1] must be false,
-   *        as there is no gradient w.r.t. the targets.
-   * @param bottom input Blob vector (length 2), see Forward
+   * @param propagate_down see Layer::Backward; must be false but for the scores,
+   *        as the other bottoms have no gradient.
+   * @param bottom input Blob vector (length 2-3), see Forward
    */
   virtual void Backward_cpu(const vector<Blob<Dtype>*>& top,
                             const vector<bool>& propagate_down,
@@ -96,38 +118,56 @@ class SigmoidCrossEntropyWeightLossLayer : public LossLayer<Dtype> {
 
  private:
   typedef weighted_sigmoid_loss::Elements<Dtype> Elements;
+  typedef weighted_sigmoid_loss::ElementWeights<Dtype> ElementWeights;
   typedef weighted_sigmoid_loss::LossSums LossSums;
 
   /// How messages name this layer.
   string Description() const;
-  void ReadWeights();
+  const SigmoidCrossEntropyWeightLossParameter& param() const {
+    return this->layer_param_.sigmoid_cross_entropy_weight_loss_param();
+  }
+
   void ReadNormalization();
-  void CheckShapes(const Blob<Dtype>& scores, const Blob<Dtype>& targets) const;
+  void LogParameters() const;
+  void CheckWeights(const char* field, const google::protobuf::RepeatedField<float>& weights) const;
+  void CheckTargets(const Blob<Dtype>& scores,
+                    const Blob<Dtype>& targets) const;
+  void CheckChannels(const Blob<Dtype>& scores) const;
+  void CheckChannels(const Blob<Dtype>& scores, const char* field,
+                     int values) const;
   void CheckPropagateDown(const vector<bool>& propagate_down) const;
-  /// The kernel's view of the bottoms; the pointers are of one device.
-  Elements MakeElements(const Blob<Dtype>& scores, const Dtype* scores_data,
-                        const Dtype* targets_data,
-                        const void* cls_weight) const;
+  void ReshapeChannels(const Blob<Dtype>& scores);
+  void ReshapeBalance(const Blob<Dtype>& scores);
+  void ReshapeElementWeights(const Blob<Dtype>& scores,
+                             const Blob<Dtype>& weights);
+
   double GetNormalizer(const Blob<Dtype>& scores, const LossSums& sums) const;
   /// Sets the top, from the sums of a loss that was multiplied by scale.
   void FinishForward(const LossSums& sums, double scale,
                      const vector<Blob<Dtype>*>& bottom,
                      const vector<Blob<Dtype>*>& top);
-  void WarnOfTargets(const Blob<Dtype>& targets, uint64_t out_of_range);
+  void WarnOfInput(const LossSums& sums, const vector<Blob<Dtype>*>& bottom);
   /// Ends the program for a loss that is not finite.
   void StopOnNan(Dtype loss, const Blob<Dtype>& scores) const;
+  /// elements_ with pointers to the data on one device.
+  Elements CpuElements(const vector<Blob<Dtype>*>& bottom) const;
+  Elements GpuElements(const vector<Blob<Dtype>*>& bottom) const;
 
   /// Makes room for the sum of double losses where their mean has it.
   static const double kOverflowScale;
 
-  /// The weights as doubles: one for every channel, or one a channel.
+  /// The kernel's input, but for the pointers.
+  Elements elements_;
+  /// The weights as doubles, one a channel of elements_.
   shared_ptr<SyncedMemory> cls_weight_;
-  /// Device memory of a fixed size for the forward kernel.
+  shared_ptr<SyncedMemory> neg_weight_;
+  /// The balance's two factors a scope, of the last Forward.
+  shared_ptr<SyncedMemory> balance_;
+  /// Device memory of a fixed size for the kernels.
   shared_ptr<SyncedMemory> gpu_workspace_;
-  bool has_ignore_label_;
-  Dtype ignore_label_;
   LossParameter_NormalizationMode normalization_;
   bool warned_of_targets_;
+  bool warned_of_weights_;
   /// What the last Forward divided the loss by.
   double normalizer_;
 };

@@ -10,9 +10,11 @@
  * and sizes, on the CPU and, by the functions that end in Gpu, on the current
  * CUDA device. T is float or double.
  *
- * For score x and target t in channel c, with a = scale cls_weight[c] and
- * b = scale,
+ * For score x and target t in channel c and balance scope s, with element
+ * weight e,
  *
+ *   a = scale e cls_weight[c] b_pos[s]    weight of the positive term
+ *   b = scale e neg_weight[c] b_neg[s]    weight of the negative term
  *   loss = a t softplus(-x) + b (1 - t) softplus(x)
  *   gradient = b (1 - t) sigmoid(x) - a t sigmoid(-x)
  *
@@ -26,36 +28,73 @@ namespace caffe {
 namespace weighted_sigmoid_loss {
 
 /**
- * @brief The input of one call. Element i of `count` has channel
- *        (i / inner) % channels; count is a multiple of channels * inner.
+ * @brief One axis of an array in C order: element i has index
+ *        (i / inner) % size along it.
  *
- * The pointers are device pointers for the functions that end in Gpu.
+ * inner is a product of trailing axes, at least 1. Axis(1, count) is the axis
+ * along which nothing differs.
+ */
+struct Axis {
+  Axis() : size(1), inner(1) {}
+  Axis(std::size_t size_value, std::size_t inner_value)
+      : size(size_value), inner(inner_value) {}
+  std::size_t size;
+  std::size_t inner;
+};
+
+const int kMaxAxes = 32;  // as many as a Caffe blob has
+
+/**
+ * @brief Element weights, broadcast along some axes: element i, with index n_k
+ *        along axis k of the scores' size[k], has data[sum n_k stride[k]].
+ *
+ * Neighbouring axes are merged, so that broadcast ones (stride 0) and others
+ * take turns; the last stride is 0 or 1. No data is weight 1.
+ */
+template <typename T>
+struct ElementWeights {
+  ElementWeights() : data(NULL), axes(0) {}
+  const T* data;
+  int axes;
+  std::size_t size[kMaxAxes];
+  std::size_t stride[kMaxAxes];
+};
+
+/**
+ * @brief The input of one call.
+ *
+ * The pointers are device pointers for the functions that end in Gpu. count is
+ * a multiple of size * inner of both axes.
  */
 template <typename T>
 struct Elements {
   std::size_t count;
-  std::size_t channels;
-  std::size_t inner;
   const T* scores;           ///< count values
   const T* targets;          ///< count values
-  const double* cls_weight;  ///< channels values, finite and not negative
+  Axis channel;              ///< of size 1 where all channels weigh the same
+  const double* cls_weight;  ///< a value a channel, finite and not negative
+  const double* neg_weight;  ///< likewise
+  Axis scope;                ///< what class_balance balances
+  const double* balance;     ///< b_pos, b_neg a scope, or NULL: 1
+  ElementWeights<T> weight;
   bool has_ignore_label;
   T ignore_label;
 };
 
-/// What a forward pass sums over the elements.
+/// What a forward pass sums over the elements that are not ignored.
 struct LossSums {
   double loss;
-  std::uint64_t valid;         ///< elements that are not ignored
-  std::uint64_t out_of_range;  ///< those of them with a target outside [0, 1]
+  std::uint64_t valid;        ///< how many these are
+  std::uint64_t bad_targets;  ///< those with a target outside [0, 1]
+  std::uint64_t bad_weights;  ///< those with a weight negative or not finite
 };
 
 /**
- * @brief The loss, summed in double in an order that depends on the count alone.
+ * @brief The loss, summed in double in an order that depends on the shapes alone.
  *
  * Within 4 ulp of T (2^-23 relative in float, 2^-52 in double) for targets in
- * [0, 1] and finite scores, besides 2^-126 (double: 2^-1022) times the larger
- * of a and b an element.
+ * [0, 1], weights that are not negative and finite scores, besides 2^-126
+ * (double: 2^-1022) times the larger of a and b an element.
  */
 template <typename T>
 LossSums Loss(const Elements<T>& elements, double scale);
@@ -63,26 +102,38 @@ LossSums Loss(const Elements<T>& elements, double scale);
 /**
  * @brief Writes the count gradients to grad, which may be the scores.
  *
- * a and b are rounded to T once a channel; one beyond T's largest is taken as
- * that. Each gradient is within 4 ulp of the larger of its two terms for targets
- * in [0, 1] and finite scores, besides 2^-126 (double: 2^-1022) times the larger
- * of a and b, at least 2^-126 (2^-1022) itself.
+ * What makes a and b but for e is rounded to T once a channel and scope; beyond
+ * T's largest it is taken as that. Each gradient is within 4 ulp of the larger
+ * of its two terms for targets in [0, 1] and finite scores, besides 2^-126
+ * (double: 2^-1022) times the larger of a and b, at least 2^-126 (2^-1022)
+ * itself.
  */
 template <typename T>
 void Gradient(const Elements<T>& elements, double scale, T* grad);
 
-/// How many LossSums of device memory LossGpu works in, whatever the count.
-const std::size_t kLossGpuWorkspace = 1024;
+/**
+ * @brief Writes b_pos, b_neg a scope to balance: with P = sum t and
+ *        Q = sum (1 - t) over the scope's elements that are not ignored,
+ *        Q / (P + Q) and P / (P + Q), or 0 and 0 where there are none.
+ *
+ * From "Holistically-Nested Edge Detection" (Xie and Tu, 2015).
+ */
+template <typename T>
+void Balance(const Elements<T>& elements, double* balance);
+
+/// How many bytes of device memory the functions below work in, whatever the
+/// count.
+const std::size_t kGpuWorkspace = 1024 * sizeof(LossSums);
 
 /**
  * @brief Loss on the device, for count < 2^31; waits for the result.
  *
- * @param workspace device memory for kLossGpuWorkspace LossSums
+ * @param workspace kGpuWorkspace bytes of device memory
  * @param sums the result, in host memory
  * @return the CUDA error, 0 where there is none
  */
 template <typename T>
-int LossGpu(const Elements<T>& elements, double scale, LossSums* workspace,
+int LossGpu(const Elements<T>& elements, double scale, void* workspace,
             LossSums* sums);
 
 /**
@@ -93,6 +144,16 @@ int LossGpu(const Elements<T>& elements, double scale, LossSums* workspace,
  */
 template <typename T>
 int GradientGpu(const Elements<T>& elements, double scale, T* grad);
+
+/**
+ * @brief Balance on the device, for count < 2^31; does not wait.
+ *
+ * @param workspace kGpuWorkspace bytes of device memory
+ * @param balance device memory for two values a scope
+ * @return the CUDA error of the launch, 0 where there is none
+ */
+template <typename T>
+int BalanceGpu(const Elements<T>& elements, void* workspace, double* balance);
 
 }  // namespace weighted_sigmoid_loss
 

@@ -219,6 +219,16 @@ WEIGHTED_SIGMOID_LOSS_HOST_DEVICE T GradientElement(T x, T t, T a, T b) {
   return Fma(b * (T(1) - t), sigmoid, -((a * t) * sigmoid_neg));
 }
 
+/// b_pos = Q / (P + Q) and b_neg = P / (P + Q), both 0 for a scope of no element,
+/// to factors[0] and factors[1].
+WEIGHTED_SIGMOID_LOSS_HOST_DEVICE void BalanceFactors(double positives,
+                                                      double negatives,
+                                                      double* factors) {
+  const double total = positives + negatives;
+  factors[0] = total == 0 ? 0 : negatives / total;
+  factors[1] = total == 0 ? 0 : positives / total;
+}
+
 }  // namespace weighted_sigmoid_loss
 
 }  // namespace caffe

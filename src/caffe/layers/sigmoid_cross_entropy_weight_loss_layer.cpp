@@ -8,74 +8,88 @@
 
 namespace caffe {
 
+typedef google::protobuf::RepeatedField<float> Weights;
+typedef SigmoidCrossEntropyWeightLossParameter WeightLossParameter;
+
 template <typename Dtype>
 const double SigmoidCrossEntropyWeightLossLayer<Dtype>::kOverflowScale =
-    std::ldexp(1., -200);  // 2^31 elements times a float weight take 2^159
+    std::ldexp(1., -400);  // 2^31 elements and two float weights take 2^287
 
 template <typename Dtype>
 string SigmoidCrossEntropyWeightLossLayer<Dtype>::Description() const {
   return string(type()) + " layer '" + this->layer_param_.name() + "'";
 }
 
+// Set-up
+
 template <typename Dtype>
-void SigmoidCrossEntropyWeightLossLayer<Dtype>::ReadWeights() {
-  const SigmoidCrossEntropyWeightLossParameter& param =
-      this->layer_param_.sigmoid_cross_entropy_weight_loss_param();
-  const int count = std::max(1, param.cls_weight_size());
-  cls_weight_.reset(new SyncedMemory(count * sizeof(double)));
-  double* weights = static_cast<double*>(cls_weight_->mutable_cpu_data());
-  weights[0] = 1;
-  for (int i = 0; i < param.cls_weight_size(); ++i) {
-    weights[i] = param.cls_weight(i);
-    CHECK(std::isfinite(weights[i]) && weights[i] >= 0)
-        << Description() << ": cls_weight number " << i + 1 << " is "
-        << weights[i] << "; a weight must be finite and not negative.";
+void SigmoidCrossEntropyWeightLossLayer<Dtype>::CheckWeights(
+    const char* field, const Weights& weights) const {
+  for (int i = 0; i < weights.size(); ++i) {
+    const float weight = weights.Get(i);
+    CHECK(std::isfinite(weight) && weight >= 0)
+        << Description() << ": " << field << " number " << i + 1 << " is "
+        << weight << "; a weight must be finite and not negative.";
   }
 }
 
 template <typename Dtype>
 void SigmoidCrossEntropyWeightLossLayer<Dtype>::ReadNormalization() {
-  const LossParameter& param = this->layer_param_.loss_param();
-  has_ignore_label_ = param.has_ignore_label();
-  ignore_label_ = static_cast<Dtype>(param.ignore_label());
-  if (param.has_normalization()) {
-    normalization_ = param.normalization();
-  } else if (param.has_normalize() && param.normalize()) {
+  const LossParameter& loss_param = this->layer_param_.loss_param();
+  elements_.has_ignore_label = loss_param.has_ignore_label();
+  elements_.ignore_label = static_cast<Dtype>(loss_param.ignore_label());
+  if (loss_param.has_normalization()) {
+    normalization_ = loss_param.normalization();
+  } else if (loss_param.has_normalize() && loss_param.normalize()) {
     normalization_ = LossParameter_NormalizationMode_VALID;
   } else {
     normalization_ = LossParameter_NormalizationMode_BATCH_SIZE;
   }
 }
 
-template <typename Dtype>
-void SigmoidCrossEntropyWeightLossLayer<Dtype>::LayerSetUp(
-    const vector<Blob<Dtype>*>& bottom, const vector<Blob<Dtype>*>& top) {
-  LossLayer<Dtype>::LayerSetUp(bottom, top);
-  ReadWeights();
-  ReadNormalization();
-  gpu_workspace_.reset(new SyncedMemory(
-      weighted_sigmoid_loss::kLossGpuWorkspace * sizeof(LossSums)));
-  warned_of_targets_ = false;
-  normalizer_ = 1;
-  CHECK(this->layer_param_.propagate_down_size() < 2 ||
-        !this->layer_param_.propagate_down(1))
-      << Description() << ": propagate_down is true for the targets (bottom "
-      << "1), which have no gradient; it must be false.";
-
-  const SigmoidCrossEntropyWeightLossParameter& param =
-      this->layer_param_.sigmoid_cross_entropy_weight_loss_param();
-  std::ostringstream weights;
-  for (int i = 0; i < param.cls_weight_size(); ++i) {
-    weights << ' ' << param.cls_weight(i);
+static string Join(const Weights& weights) {
+  std::ostringstream joined;
+  for (int i = 0; i < weights.size(); ++i) {
+    joined << ' ' << weights.Get(i);
   }
-  LOG(INFO) << Description() << ": cls_weight"
-            << (param.cls_weight_size() ? weights.str() : " 1")
+  return weights.size() ? joined.str() : " 1";
+}
+
+template <typename Dtype>
+void SigmoidCrossEntropyWeightLossLayer<Dtype>::LogParameters() const {
+  LOG(INFO) << Description() << ": cls_weight" << Join(param().cls_weight())
+            << ", neg_weight" << Join(param().neg_weight())
+            << ", class_balance "
+            << WeightLossParameter::ClassBalance_Name(param().class_balance())
             << ", normalization "
             << LossParameter_NormalizationMode_Name(normalization_);
 }
 
 template <typename Dtype>
-void SigmoidCrossEntropyWeightLossLayer<Dtype>::CheckShapes(
+void SigmoidCrossEntropyWeightLossLayer<Dtype>::LayerSetUp(
+    const vector<Blob<Dtype>*>& bottom, const vector<Blob<Dtype>*>& top) {
+  LossLayer<Dtype>::LayerSetUp(bottom, top);
+  CheckWeights("cls_weight", param().cls_weight());
+  CheckWeights("neg_weight", param().neg_weight());
+  for (int i = 1; i < this->layer_param_.propagate_down_size(); ++i) {
+    CHECK(!this->layer_param_.propagate_down(i))
+        << Description() << ": propagate_down is true for bottom " << i
+        << ", but only the scores (bottom 0) have a gradient; it must be "
+        << "false.";
+  }
+  ReadNormalization();
+  gpu_workspace_.reset(
+      new SyncedMemory(weighted_sigmoid_loss::kGpuWorkspace));
+  warned_of_targets_ = false;
+  warned_of_weights_ = false;
+  normalizer_ = 1;
+  LogParameters();
+}
+
+// Shapes
+
+template <typename Dtype>
+void SigmoidCrossEntropyWeightLossLayer<Dtype>::CheckTargets(
     const Blob<Dtype>& scores, const Blob<Dtype>& targets) const {
   CHECK_GE(scores.num_axes(), 1)
       << Description() << ": the scores (bottom 0) have no axes; they need at "
@@ -88,54 +102,145 @@ void SigmoidCrossEntropyWeightLossLayer<Dtype>::CheckShapes(
       << Description() << ": the scores (bottom 0) have shape "
       << scores.shape_string() << ", the targets (bottom 1) "
       << targets.shape_string() << "; their first axes must be equal.";
-  const SigmoidCrossEntropyWeightLossParameter& param =
-      this->layer_param_.sigmoid_cross_entropy_weight_loss_param();
-  if (param.cls_weight_size() > 1) {
-    CHECK(param.axis() >= -scores.num_axes() &&
-          param.axis() < scores.num_axes())
-        << Description() << ": axis is " << param.axis() << ", the scores "
-        << "(bottom 0) have shape " << scores.shape_string()
-        << "; axis must be from " << -scores.num_axes() << " to "
-        << scores.num_axes() - 1 << ".";
-    CHECK_EQ(param.cls_weight_size(), scores.shape(param.axis()))
-        << Description() << ": cls_weight has " << param.cls_weight_size()
+}
+
+template <typename Dtype>
+void SigmoidCrossEntropyWeightLossLayer<Dtype>::CheckChannels(
+    const Blob<Dtype>& scores, const char* field, int values) const {
+  if (values > 1) {
+    CHECK_EQ(values, scores.shape(param().axis()))
+        << Description() << ": " << field << " has " << values
         << " values, the scores (bottom 0) of shape " << scores.shape_string()
-        << " have " << scores.shape(param.axis()) << " channels along axis "
-        << param.axis() << "; give none, one, or one a channel.";
+        << " have " << scores.shape(param().axis()) << " channels along axis "
+        << param().axis() << "; give none, one, or one a channel.";
+  }
+}
+
+template <typename Dtype>
+void SigmoidCrossEntropyWeightLossLayer<Dtype>::CheckChannels(
+    const Blob<Dtype>& scores) const {
+  const int axis = param().axis();
+  const int axes = scores.num_axes();
+  CHECK(-axes <= axis && axis < axes)
+      << Description() << ": axis is " << axis << ", the scores (bottom 0) "
+      << "have shape " << scores.shape_string() << "; axis must be from "
+      << -axes << " to " << axes - 1 << ".";
+  CheckChannels(scores, "cls_weight", param().cls_weight_size());
+  CheckChannels(scores, "neg_weight", param().neg_weight_size());
+}
+
+/// count doubles: the weights, or the only one (1 where there is none) again.
+static shared_ptr<SyncedMemory> ExpandWeights(const Weights& weights,
+                                              int count) {
+  shared_ptr<SyncedMemory> memory(new SyncedMemory(count * sizeof(double)));
+  double* values = static_cast<double*>(memory->mutable_cpu_data());
+  for (int i = 0; i < count; ++i) {
+    values[i] = weights.size() ? weights.Get(weights.size() > 1 ? i : 0) : 1;
+  }
+  return memory;
+}
+
+/// The axis of a blob as the kernel counts it.
+template <typename Dtype>
+static weighted_sigmoid_loss::Axis KernelAxis(const Blob<Dtype>& blob,
+                                              int axis) {
+  return weighted_sigmoid_loss::Axis(
+      blob.shape(axis),
+      std::max(1, blob.count(blob.CanonicalAxisIndex(axis) + 1)));
+}
+
+template <typename Dtype>
+void SigmoidCrossEntropyWeightLossLayer<Dtype>::ReshapeChannels(
+    const Blob<Dtype>& scores) {
+  const bool by_channel =
+      param().cls_weight_size() > 1 || param().neg_weight_size() > 1;
+  if (by_channel ||
+      param().class_balance() == WeightLossParameter::CHANNEL) {
+    CheckChannels(scores);
+  }
+  elements_.channel = by_channel ? KernelAxis(scores, param().axis())
+                                 : weighted_sigmoid_loss::Axis();
+  const int channels = elements_.channel.size;
+  if (!cls_weight_ || cls_weight_->size() != channels * sizeof(double)) {
+    cls_weight_ = ExpandWeights(param().cls_weight(), channels);
+    neg_weight_ = ExpandWeights(param().neg_weight(), channels);
+  }
+}
+
+template <typename Dtype>
+void SigmoidCrossEntropyWeightLossLayer<Dtype>::ReshapeBalance(
+    const Blob<Dtype>& scores) {
+  switch (param().class_balance()) {
+    case WeightLossParameter::NONE:
+      return;
+    case WeightLossParameter::BATCH:
+      elements_.scope =
+          weighted_sigmoid_loss::Axis(1, std::max(1, scores.count()));
+      break;
+    case WeightLossParameter::INSTANCE:
+      elements_.scope = KernelAxis(scores, 0);
+      break;
+    case WeightLossParameter::CHANNEL:
+      elements_.scope = KernelAxis(scores, param().axis());
+      break;
+  }
+  const size_t size = 2 * sizeof(double) * elements_.scope.size;
+  if (!balance_ || balance_->size() != size) {
+    balance_.reset(new SyncedMemory(size));
+  }
+}
+
+template <typename Dtype>
+void SigmoidCrossEntropyWeightLossLayer<Dtype>::ReshapeElementWeights(
+    const Blob<Dtype>& scores, const Blob<Dtype>& weights) {
+  bool fits = true;
+  for (int k = 0; k < weights.num_axes(); ++k) {
+    fits = fits && (weights.shape(k) == 1 || (k < scores.num_axes() &&
+                                              weights.shape(k) ==
+                                                  scores.shape(k)));
+  }
+  CHECK(fits) << Description() << ": the scores (bottom 0) have shape "
+              << scores.shape_string() << ", the element weights (bottom 2) "
+              << weights.shape_string() << "; each axis of the weights must be "
+              << "1 or that of the scores.";
+  ElementWeights& merged = elements_.weight;
+  merged.axes = 0;
+  bool was_broadcast = false;
+  for (int k = 0; k < scores.num_axes(); ++k) {
+    if (scores.shape(k) == 1) {
+      continue;
+    }
+    const bool broadcast = k >= weights.num_axes() || weights.shape(k) == 1;
+    if (merged.axes > 0 && broadcast == was_broadcast) {
+      merged.size[merged.axes - 1] *= scores.shape(k);
+    } else {
+      merged.size[merged.axes] = scores.shape(k);
+      ++merged.axes;
+    }
+    merged.stride[merged.axes - 1] =
+        broadcast ? 0 : weights.count(std::min(k + 1, weights.num_axes()));
+    was_broadcast = broadcast;
+  }
+  if (merged.axes == 0) {  // one element
+    merged.size[0] = merged.stride[0] = merged.axes = 1;
   }
 }
 
 template <typename Dtype>
 void SigmoidCrossEntropyWeightLossLayer<Dtype>::Reshape(
     const vector<Blob<Dtype>*>& bottom, const vector<Blob<Dtype>*>& top) {
-  CheckShapes(*bottom[0], *bottom[1]);
+  const Blob<Dtype>& scores = *bottom[0];
+  CheckTargets(scores, *bottom[1]);
   LossLayer<Dtype>::Reshape(bottom, top);
+  elements_.count = scores.count();
+  ReshapeChannels(scores);
+  ReshapeBalance(scores);
+  if (bottom.size() > 2) {
+    ReshapeElementWeights(scores, *bottom[2]);
+  }
 }
 
-template <typename Dtype>
-typename SigmoidCrossEntropyWeightLossLayer<Dtype>::Elements
-SigmoidCrossEntropyWeightLossLayer<Dtype>::MakeElements(
-    const Blob<Dtype>& scores, const Dtype* scores_data,
-    const Dtype* targets_data, const void* cls_weight) const {
-  const SigmoidCrossEntropyWeightLossParameter& param =
-      this->layer_param_.sigmoid_cross_entropy_weight_loss_param();
-  Elements elements;
-  elements.count = scores.count();
-  if (param.cls_weight_size() > 1) {
-    const int axis = scores.CanonicalAxisIndex(param.axis());
-    elements.channels = scores.shape(axis);
-    elements.inner = scores.count(axis + 1);
-  } else {
-    elements.channels = 1;
-    elements.inner = scores.count();
-  }
-  elements.scores = scores_data;
-  elements.targets = targets_data;
-  elements.cls_weight = static_cast<const double*>(cls_weight);
-  elements.has_ignore_label = has_ignore_label_;
-  elements.ignore_label = ignore_label_;
-  return elements;
-}
+// Forward
 
 template <typename Dtype>
 double SigmoidCrossEntropyWeightLossLayer<Dtype>::GetNormalizer(
@@ -162,19 +267,45 @@ double SigmoidCrossEntropyWeightLossLayer<Dtype>::GetNormalizer(
   return std::max(1., normalizer);
 }
 
+/// "k of n WHAT, the first is x": the values of a blob that are not good.
+template <typename Dtype, typename IsGood>
+static string BadValues(const Blob<Dtype>& blob, const char* what,
+                        IsGood is_good) {
+  const Dtype* begin = blob.cpu_data();
+  const Dtype* end = begin + blob.count();
+  std::ostringstream text;
+  text << blob.count() - std::count_if(begin, end, is_good) << " of "
+       << blob.count() << ' ' << what << ", the first is "
+       << *std::find_if_not(begin, end, is_good);
+  return text.str();
+}
+
 template <typename Dtype>
-void SigmoidCrossEntropyWeightLossLayer<Dtype>::WarnOfTargets(
-    const Blob<Dtype>& targets, uint64_t out_of_range) {
-  warned_of_targets_ = true;
-  const Dtype* target = targets.cpu_data();
-  while ((has_ignore_label_ && *target == ignore_label_) ||
-         (*target >= 0 && *target <= 1)) {
-    ++target;
+void SigmoidCrossEntropyWeightLossLayer<Dtype>::WarnOfInput(
+    const LossSums& sums, const vector<Blob<Dtype>*>& bottom) {
+  const char* const kAdvice = "; they are used as they are, and this is said "
+                              "once.";
+  if (sums.bad_targets > 0 && !warned_of_targets_) {
+    warned_of_targets_ = true;
+    LOG(WARNING) << Description() << ": "
+                 << BadValues(*bottom[1], "targets are outside [0, 1]",
+                              [this](Dtype target) {
+                                return (target >= 0 && target <= 1) ||
+                                       (elements_.has_ignore_label &&
+                                        target == elements_.ignore_label);
+                              })
+                 << kAdvice;
   }
-  LOG(WARNING) << Description() << ": " << out_of_range << " of "
-               << targets.count() << " targets are outside [0, 1], the first "
-               << "is " << *target << "; they are used as they are, and this "
-               << "is said once.";
+  if (sums.bad_weights > 0 && !warned_of_weights_) {
+    warned_of_weights_ = true;
+    LOG(WARNING) << Description() << ": "
+                 << BadValues(*bottom[2],
+                              "element weights are negative or not finite",
+                              [](Dtype weight) {
+                                return std::isfinite(weight) && weight >= 0;
+                              })
+                 << kAdvice;
+  }
 }
 
 template <typename Dtype>
@@ -194,25 +325,38 @@ template <typename Dtype>
 void SigmoidCrossEntropyWeightLossLayer<Dtype>::FinishForward(
     const LossSums& sums, double scale, const vector<Blob<Dtype>*>& bottom,
     const vector<Blob<Dtype>*>& top) {
-  if (sums.out_of_range > 0 && !warned_of_targets_) {
-    WarnOfTargets(*bottom[1], sums.out_of_range);
-  }
+  WarnOfInput(sums, bottom);
   normalizer_ = GetNormalizer(*bottom[0], sums);
   const Dtype loss = static_cast<Dtype>(sums.loss / normalizer_ / scale);
   top[0]->mutable_cpu_data()[0] = loss;
-  if (!std::isfinite(loss) &&
-      this->layer_param_.sigmoid_cross_entropy_weight_loss_param()
-          .stop_on_nan()) {
+  if (!std::isfinite(loss) && param().stop_on_nan()) {
     StopOnNan(loss, *bottom[0]);
   }
 }
 
 template <typename Dtype>
+typename SigmoidCrossEntropyWeightLossLayer<Dtype>::Elements
+SigmoidCrossEntropyWeightLossLayer<Dtype>::CpuElements(
+    const vector<Blob<Dtype>*>& bottom) const {
+  Elements elements = elements_;
+  elements.scores = bottom[0]->cpu_data();
+  elements.targets = bottom[1]->cpu_data();
+  elements.cls_weight = static_cast<const double*>(cls_weight_->cpu_data());
+  elements.neg_weight = static_cast<const double*>(neg_weight_->cpu_data());
+  elements.balance =
+      balance_ ? static_cast<const double*>(balance_->cpu_data()) : NULL;
+  elements.weight.data = bottom.size() > 2 ? bottom[2]->cpu_data() : NULL;
+  return elements;
+}
+
+template <typename Dtype>
 void SigmoidCrossEntropyWeightLossLayer<Dtype>::Forward_cpu(
     const vector<Blob<Dtype>*>& bottom, const vector<Blob<Dtype>*>& top) {
-  const Elements elements =
-      MakeElements(*bottom[0], bottom[0]->cpu_data(), bottom[1]->cpu_data(),
-                   cls_weight_->cpu_data());
+  const Elements elements = CpuElements(bottom);
+  if (balance_) {
+    weighted_sigmoid_loss::Balance(
+        elements, static_cast<double*>(balance_->mutable_cpu_data()));
+  }
   double scale = 1;
   LossSums sums = weighted_sigmoid_loss::Loss(elements, scale);
   if (std::isinf(sums.loss)) {
@@ -222,13 +366,19 @@ void SigmoidCrossEntropyWeightLossLayer<Dtype>::Forward_cpu(
   FinishForward(sums, scale, bottom, top);
 }
 
+// Backward
+
 template <typename Dtype>
 void SigmoidCrossEntropyWeightLossLayer<Dtype>::CheckPropagateDown(
     const vector<bool>& propagate_down) const {
-  CHECK(!propagate_down[1])
-      << Description() << ": the net asks for the gradient of the targets "
-      << "(bottom 1), which have none. If they come from layers that learn, "
-      << "put propagate_down: true propagate_down: false into this layer.";
+  for (int i = 1; i < propagate_down.size(); ++i) {
+    CHECK(!propagate_down[i])
+        << Description() << ": the net asks for the gradient of bottom " << i
+        << ", but only the scores (bottom 0) have one. If it comes from layers "
+        << "that learn, put propagate_down: true propagate_down: false"
+        << (propagate_down.size() > 2 ? " propagate_down: false" : "")
+        << " into this layer.";
+  }
 }
 
 template <typename Dtype>
@@ -237,10 +387,7 @@ void SigmoidCrossEntropyWeightLossLayer<Dtype>::Backward_cpu(
     const vector<Blob<Dtype>*>& bottom) {
   CheckPropagateDown(propagate_down);
   if (propagate_down[0]) {
-    const Elements elements =
-        MakeElements(*bottom[0], bottom[0]->cpu_data(), bottom[1]->cpu_data(),
-                     cls_weight_->cpu_data());
-    weighted_sigmoid_loss::Gradient(elements,
+    weighted_sigmoid_loss::Gradient(CpuElements(bottom),
                                     top[0]->cpu_diff()[0] / normalizer_,
                                     bottom[0]->mutable_cpu_diff());
   }

@@ -5,22 +5,42 @@
 
 namespace caffe {
 
+/// Ends the program for an error of the kernel's.
+static void Check(int error) {
+  CUDA_CHECK(static_cast<cudaError_t>(error));
+}
+
+template <typename Dtype>
+typename SigmoidCrossEntropyWeightLossLayer<Dtype>::Elements
+SigmoidCrossEntropyWeightLossLayer<Dtype>::GpuElements(
+    const vector<Blob<Dtype>*>& bottom) const {
+  Elements elements = elements_;
+  elements.scores = bottom[0]->gpu_data();
+  elements.targets = bottom[1]->gpu_data();
+  elements.cls_weight = static_cast<const double*>(cls_weight_->gpu_data());
+  elements.neg_weight = static_cast<const double*>(neg_weight_->gpu_data());
+  elements.balance =
+      balance_ ? static_cast<const double*>(balance_->gpu_data()) : NULL;
+  elements.weight.data = bottom.size() > 2 ? bottom[2]->gpu_data() : NULL;
+  return elements;
+}
+
 template <typename Dtype>
 void SigmoidCrossEntropyWeightLossLayer<Dtype>::Forward_gpu(
     const vector<Blob<Dtype>*>& bottom, const vector<Blob<Dtype>*>& top) {
-  const Elements elements =
-      MakeElements(*bottom[0], bottom[0]->gpu_data(), bottom[1]->gpu_data(),
-                   cls_weight_->gpu_data());
-  LossSums* workspace =
-      static_cast<LossSums*>(gpu_workspace_->mutable_gpu_data());
+  const Elements elements = GpuElements(bottom);
+  void* workspace = gpu_workspace_->mutable_gpu_data();
+  if (balance_) {
+    Check(weighted_sigmoid_loss::BalanceGpu(
+        elements, workspace,
+        static_cast<double*>(balance_->mutable_gpu_data())));
+  }
   double scale = 1;
   LossSums sums;
-  CUDA_CHECK(static_cast<cudaError_t>(
-      weighted_sigmoid_loss::LossGpu(elements, scale, workspace, &sums)));
+  Check(weighted_sigmoid_loss::LossGpu(elements, scale, workspace, &sums));
   if (std::isinf(sums.loss)) {
     scale = kOverflowScale;
-    CUDA_CHECK(static_cast<cudaError_t>(
-        weighted_sigmoid_loss::LossGpu(elements, scale, workspace, &sums)));
+    Check(weighted_sigmoid_loss::LossGpu(elements, scale, workspace, &sums));
   }
   FinishForward(sums, scale, bottom, top);
 }
@@ -31,12 +51,9 @@ void SigmoidCrossEntropyWeightLossLayer<Dtype>::Backward_gpu(
     const vector<Blob<Dtype>*>& bottom) {
   CheckPropagateDown(propagate_down);
   if (propagate_down[0]) {
-    const Elements elements =
-        MakeElements(*bottom[0], bottom[0]->gpu_data(), bottom[1]->gpu_data(),
-                     cls_weight_->gpu_data());
-    CUDA_CHECK(static_cast<cudaError_t>(weighted_sigmoid_loss::GradientGpu(
-        elements, top[0]->cpu_diff()[0] / normalizer_,
-        bottom[0]->mutable_gpu_diff())));
+    Check(weighted_sigmoid_loss::GradientGpu(
+        GpuElements(bottom), top[0]->cpu_diff()[0] / normalizer_,
+        bottom[0]->mutable_gpu_diff()));
   }
 }
 

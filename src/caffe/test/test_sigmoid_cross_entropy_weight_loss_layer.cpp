@@ -107,8 +107,21 @@ class SigmoidCrossEntropyWeightLossLayerTest
     layer_->Backward(tops_, ScoresOnly(), bottoms_);
   }
 
-  static vector<bool> ScoresOnly() {
-    vector<bool> propagate_down(2, false);
+  /// Adds the third bottom, or gives it another shape, with weights from 0 to 2.
+  void Weigh(const vector<int>& shape) {
+    weights_.Reshape(shape);
+    FillerParameter param;
+    param.set_min(0);
+    param.set_max(2);
+    UniformFiller<Dtype>(param).Fill(&weights_);
+    weights_.mutable_cpu_data()[0] = 0;
+    if (bottoms_.size() < 3) {
+      bottoms_.push_back(&weights_);
+    }
+  }
+
+  vector<bool> ScoresOnly() const {
+    vector<bool> propagate_down(bottoms_.size(), false);
     propagate_down[0] = true;
     return propagate_down;
   }
@@ -125,16 +138,17 @@ class SigmoidCrossEntropyWeightLossLayerTest
     const double eps = sizeof(Dtype) == sizeof(float) ? 1e-5 : 1e-12;
     double expected_loss = 0;
     for (int i = 0; i < scores_.count(); ++i) {
-      const double weight = ReferenceWeight(param, i);
+      double a, b;
+      ReferenceWeights(param, i, &a, &b);
       const double t = targets_.cpu_data()[i];
       const double p = 1 / (1 + std::exp(-double(scores_.cpu_data()[i])));
       double grad = 0;
       if (!IsIgnored(param.loss_param(), i)) {
-        expected_loss -= weight * t * std::log(p) + (1 - t) * std::log(1 - p);
-        grad = ((weight - 1) * t + 1) * p - weight * t;
+        expected_loss -= a * t * std::log(p) + b * (1 - t) * std::log(1 - p);
+        grad = b * (1 - t) * p - a * t * (1 - p);
       }
       EXPECT_NEAR(grad * loss_weight / normalizer, scores_.cpu_diff()[i],
-                  eps * loss_weight * (weight + 1))
+                  eps * loss_weight * (a + b))
           << "element " << i;
     }
     expected_loss /= normalizer;
@@ -148,15 +162,57 @@ class SigmoidCrossEntropyWeightLossLayerTest
            targets_.cpu_data()[i] == param.ignore_label();
   }
 
-  double ReferenceWeight(const LayerParameter& param, int i) const {
-    const SigmoidCrossEntropyWeightLossParameter& weights =
-        param.sigmoid_cross_entropy_weight_loss_param();
-    if (weights.cls_weight_size() < 2) {
-      return weights.cls_weight_size() ? weights.cls_weight(0) : 1;
+  /// Index of element i along an axis of the scores.
+  int Index(int i, int axis) const {
+    axis = scores_.CanonicalAxisIndex(axis);
+    return i / scores_.count(axis + 1) % scores_.shape(axis);
+  }
+
+  void ReferenceWeights(const LayerParameter& layer, int i, double* a,
+                        double* b) const {
+    const SigmoidCrossEntropyWeightLossParameter& param =
+        layer.sigmoid_cross_entropy_weight_loss_param();
+    *a = param.cls_weight_size() == 0 ? 1
+         : param.cls_weight_size() == 1
+             ? param.cls_weight(0)
+             : param.cls_weight(Index(i, param.axis()));
+    *b = param.neg_weight_size() == 0 ? 1
+         : param.neg_weight_size() == 1
+             ? param.neg_weight(0)
+             : param.neg_weight(Index(i, param.axis()));
+    if (bottoms_.size() > 2) {
+      vector<int> index(weights_.num_axes());
+      for (int k = 0; k < weights_.num_axes(); ++k) {
+        index[k] = weights_.shape(k) > 1 ? Index(i, k) : 0;
+      }
+      const double e = weights_.cpu_data()[weights_.offset(index)];
+      *a *= e;
+      *b *= e;
     }
-    const int axis = scores_.CanonicalAxisIndex(weights.axis());
-    return weights.cls_weight(i / scores_.count(axis + 1) %
-                              scores_.shape(axis));
+    if (param.class_balance() != SigmoidCrossEntropyWeightLossParameter::NONE) {
+      double positives = 0, negatives = 0;
+      for (int j = 0; j < scores_.count(); ++j) {
+        if (SameScope(param, i, j) && !IsIgnored(layer.loss_param(), j)) {
+          positives += targets_.cpu_data()[j];
+          negatives += 1 - double(targets_.cpu_data()[j]);
+        }
+      }
+      const double total = positives + negatives;
+      *a *= total ? negatives / total : 0;
+      *b *= total ? positives / total : 0;
+    }
+  }
+
+  bool SameScope(const SigmoidCrossEntropyWeightLossParameter& param, int i,
+                 int j) const {
+    switch (param.class_balance()) {
+      case SigmoidCrossEntropyWeightLossParameter::INSTANCE:
+        return Index(i, 0) == Index(j, 0);
+      case SigmoidCrossEntropyWeightLossParameter::CHANNEL:
+        return Index(i, param.axis()) == Index(j, param.axis());
+      default:
+        return true;
+    }
   }
 
   double ReferenceNormalizer(const LossParameter& param) const {
@@ -187,7 +243,7 @@ class SigmoidCrossEntropyWeightLossLayerTest
     checker.CheckGradientExhaustive(&layer, bottoms_, tops_, 0);
   }
 
-  Blob<Dtype> scores_, targets_, loss_;
+  Blob<Dtype> scores_, targets_, weights_, loss_;
   vector<Blob<Dtype>*> bottoms_, tops_;
   boost::scoped_ptr<WeightLossLayer> layer_;
 };
@@ -195,7 +251,9 @@ class SigmoidCrossEntropyWeightLossLayerTest
 #define PARAM(inside) "sigmoid_cross_entropy_weight_loss_param { " inside " } "
 #define LOSS_PARAM(inside) "loss_param { " inside " } "
 #define THREE_WEIGHTS \
-  "cls_weight: 100 cls_weight: 0.5 cls_weight: 7 "
+  " cls_weight: 100 cls_weight: 0.5 cls_weight: 7 "
+#define THREE_NEG_WEIGHTS \
+  " neg_weight: 0 neg_weight: 1.5 neg_weight: 3 "
 
 TYPED_TEST_CASE(SigmoidCrossEntropyWeightLossLayerTest, TestDtypesAndDevices);
 
@@ -208,6 +266,63 @@ TYPED_TEST(SigmoidCrossEntropyWeightLossLayerTest, TestWeights) {
   this->CheckAgainstReference(PARAM("cls_weight: 4 cls_weight: 9 axis: 0"));
   this->CheckAgainstReference(PARAM("cls_weight: 4 cls_weight: 9 axis: 2"));
   this->CheckAgainstReference(PARAM("cls_weight: 4 cls_weight: 9 axis: -1"));
+}
+
+TYPED_TEST(SigmoidCrossEntropyWeightLossLayerTest, TestNegWeights) {
+  this->CheckAgainstReference(PARAM("neg_weight: 1.1"));
+  this->CheckAgainstReference(PARAM("cls_weight: 3" THREE_NEG_WEIGHTS));
+  this->CheckAgainstReference(PARAM(THREE_WEIGHTS "neg_weight: 0.5"));
+  this->CheckAgainstReference(PARAM(THREE_WEIGHTS THREE_NEG_WEIGHTS));
+}
+
+TYPED_TEST(SigmoidCrossEntropyWeightLossLayerTest, TestElementWeights) {
+  const vector<int> kShapes[] = {
+      {2},          {2, 1, 1, 1}, {2, 3},       {1, 3, 1, 1}, {2, 1, 2, 2},
+      {1, 1, 2, 1}, {1, 1, 1, 2}, {2, 1, 1, 2}, {2, 3, 2, 2}, {1},
+      {},           {2, 3, 2, 2, 1, 1}};
+  for (const vector<int>& shape : kShapes) {
+    this->Weigh(shape);
+    SCOPED_TRACE(this->weights_.shape_string());
+    this->CheckAgainstReference("");
+    this->CheckAgainstReference(
+        PARAM(THREE_WEIGHTS) LOSS_PARAM("ignore_label: 1"));
+  }
+}
+
+TYPED_TEST(SigmoidCrossEntropyWeightLossLayerTest, TestClassBalance) {
+  const char* const kScopes[] = {"BATCH", "INSTANCE", "CHANNEL",
+                                 "CHANNEL axis: -1", "CHANNEL axis: 0"};
+  for (const char* const scope : kScopes) {
+    const string balance = string("class_balance: ") + scope;
+    const string begin = "sigmoid_cross_entropy_weight_loss_param { ";
+    this->CheckAgainstReference(begin + balance + " }");
+    this->CheckAgainstReference(begin + balance +
+                                " neg_weight: 1.1 cls_weight: 2 } "
+                                LOSS_PARAM("ignore_label: 0"));
+  }
+}
+
+TYPED_TEST(SigmoidCrossEntropyWeightLossLayerTest, TestEverything) {
+  this->Weigh({2, 1, 2, 2});
+  this->CheckAgainstReference(
+      PARAM(THREE_WEIGHTS THREE_NEG_WEIGHTS "class_balance: INSTANCE")
+          LOSS_PARAM("ignore_label: 1 normalization: VALID")
+      "loss_weight: 2.5");
+  this->CheckAgainstReference(
+      PARAM("cls_weight: 4 cls_weight: 9 neg_weight: 2 axis: 2 "
+            "class_balance: CHANNEL") LOSS_PARAM("ignore_label: 0"));
+}
+
+TYPED_TEST(SigmoidCrossEntropyWeightLossLayerTest, TestBalanceOfEmptyScope) {
+  this->scores_.Reshape(vector<int>({3, 2}));
+  this->targets_.Reshape(vector<int>({3, 2}));
+  const int targets[] = {-1, -1, 0, 0, 1, 0};
+  std::copy(targets, targets + 6, this->targets_.mutable_cpu_data());
+  this->CheckAgainstReference(PARAM("class_balance: INSTANCE")
+                                  LOSS_PARAM("ignore_label: -1"));
+  EXPECT_EQ(0, this->scores_.cpu_diff()[0]);  // nothing in the scope
+  EXPECT_EQ(0, this->scores_.cpu_diff()[2]);  // no positives
+  EXPECT_NE(0, this->scores_.cpu_diff()[4]);
 }
 
 TYPED_TEST(SigmoidCrossEntropyWeightLossLayerTest, TestAttributes) {
@@ -248,6 +363,17 @@ TYPED_TEST(SigmoidCrossEntropyWeightLossLayerTest, TestGradient) {
   this->CheckGradient(
       PARAM("cls_weight: 4") LOSS_PARAM("normalization: BATCH_SIZE"));
   this->CheckGradient(PARAM("cls_weight: 4") LOSS_PARAM("normalization: NONE"));
+  this->CheckGradient(PARAM("neg_weight: 4"));
+  this->CheckGradient(PARAM("class_balance: BATCH"));
+  this->CheckGradient(PARAM("class_balance: INSTANCE"));
+  this->CheckGradient(PARAM("class_balance: CHANNEL"));
+  this->Weigh({2, 1, 2});
+  this->CheckGradient("");
+  this->CheckGradient(
+      PARAM("cls_weight: 4 cls_weight: 0.5 cls_weight: 2" THREE_NEG_WEIGHTS
+            "class_balance: INSTANCE")
+          LOSS_PARAM("ignore_label: 1 normalization: VALID")
+      "loss_weight: 2.5");
 }
 
 TYPED_TEST(SigmoidCrossEntropyWeightLossLayerTest, TestUpstreamWithoutWeights) {
@@ -370,9 +496,19 @@ TYPED_TEST(SigmoidCrossEntropyWeightLossLayerTest, TestReshape) {
   this->scores_.Reshape(vector<int>({4, 3}));
   this->targets_.Reshape(vector<int>({4, 3}));
   this->Fill();
-  this->layer_->Reshape(this->bottoms_, this->tops_);
+  // Forward reshapes.
   const double reshaped = this->layer_->Forward(this->bottoms_, this->tops_);
   EXPECT_EQ(reshaped, this->Forward(PARAM(THREE_WEIGHTS)));
+
+  const string kBalance = PARAM("class_balance: INSTANCE");
+  this->Weigh({4});
+  this->Forward(kBalance);
+  this->scores_.Reshape(vector<int>({7, 3, 2}));
+  this->targets_.Reshape(vector<int>({7, 3, 2}));
+  this->Weigh({7, 1, 2});
+  this->Fill();
+  const double balanced = this->layer_->Forward(this->bottoms_, this->tops_);
+  EXPECT_EQ(balanced, this->Forward(kBalance));
 }
 
 TYPED_TEST(SigmoidCrossEntropyWeightLossLayerTest, TestSetUpLogsParameters) {
@@ -380,7 +516,8 @@ TYPED_TEST(SigmoidCrossEntropyWeightLossLayerTest, TestSetUpLogsParameters) {
   this->SetUpLayer(PARAM(THREE_WEIGHTS) LOSS_PARAM("normalization: VALID"));
   ASSERT_EQ(1, log.messages().size());
   EXPECT_EQ("SigmoidCrossEntropyWeightLoss layer 'loss': cls_weight 100 0.5 7, "
-            "normalization VALID", log.messages()[0]);
+            "neg_weight 1, class_balance NONE, normalization VALID",
+            log.messages()[0]);
 }
 
 TYPED_TEST(SigmoidCrossEntropyWeightLossLayerTest, TestWarnsOfTargetsOnce) {
@@ -395,6 +532,21 @@ TYPED_TEST(SigmoidCrossEntropyWeightLossLayerTest, TestWarnsOfTargetsOnce) {
   EXPECT_EQ(1, log.messages().size());
   // A label that is ignored is none of them.
   this->Forward(LOSS_PARAM("ignore_label: 255"));
+  EXPECT_EQ(1, log.messages().size());
+}
+
+TYPED_TEST(SigmoidCrossEntropyWeightLossLayerTest, TestWarnsOfWeightsOnce) {
+  this->Weigh({2, 1, 2, 2});
+  this->weights_.mutable_cpu_data()[3] = -2;
+  this->weights_.mutable_cpu_data()[5] =
+      std::numeric_limits<typename TypeParam::Dtype>::quiet_NaN();
+  LogCapture log(google::GLOG_WARNING);
+  this->Forward("");
+  ASSERT_EQ(1, log.messages().size());
+  EXPECT_EQ("SigmoidCrossEntropyWeightLoss layer 'loss': 2 of 8 element weights "
+            "are negative or not finite, the first is -2; they are used as "
+            "they are, and this is said once.", log.messages()[0]);
+  this->layer_->Forward(this->bottoms_, this->tops_);
   EXPECT_EQ(1, log.messages().size());
 }
 
@@ -413,6 +565,11 @@ TYPED_TEST(SigmoidCrossEntropyWeightLossLayerDeathTest, TestWeights) {
                "cls_weight number 2 is nan");
   EXPECT_DEATH(this->SetUpLayer(PARAM("cls_weight: inf")),
                "cls_weight number 1 is inf");
+  EXPECT_DEATH(this->SetUpLayer(PARAM("neg_weight: 1 neg_weight: -3")),
+               "neg_weight number 2 is -3");
+  EXPECT_DEATH(this->SetUpLayer(PARAM("cls_weight: 5 neg_weight: 1 "
+                                      "neg_weight: 2")),
+               "neg_weight has 2 values, .* have 3 channels along axis 1");
   EXPECT_DEATH(this->SetUpLayer(PARAM("cls_weight: 1 cls_weight: 2")),
                "layer 'loss': cls_weight has 2 values, the scores .bottom 0. "
                "of shape 2 3 2 2 .24. have 3 channels along axis 1; give none, "
@@ -424,6 +581,26 @@ TYPED_TEST(SigmoidCrossEntropyWeightLossLayerDeathTest, TestAxis) {
                "layer 'loss': axis is 4, .* axis must be from -4 to 3");
   EXPECT_DEATH(this->SetUpLayer(PARAM(THREE_WEIGHTS "axis: -5")),
                "axis is -5, .* axis must be from -4 to 3");
+  EXPECT_DEATH(this->SetUpLayer(PARAM("class_balance: CHANNEL axis: 4")),
+               "axis is 4, .* axis must be from -4 to 3");
+  this->SetUpLayer(PARAM("cls_weight: 2 class_balance: INSTANCE axis: 4"));
+}
+
+TYPED_TEST(SigmoidCrossEntropyWeightLossLayerDeathTest, TestElementWeights) {
+  const vector<int> kShapes[] = {{3}, {1, 2}, {2, 3, 2, 2, 2}, {2, 3, 4}};
+  for (const vector<int>& shape : kShapes) {
+    this->Weigh(shape);
+    EXPECT_DEATH(this->SetUpLayer(""),
+                 "layer 'loss': the scores .bottom 0. have shape 2 3 2 2 .24., "
+                 "the element weights .bottom 2. .*; each axis of the weights "
+                 "must be 1 or that of the scores");
+  }
+}
+
+TYPED_TEST(SigmoidCrossEntropyWeightLossLayerDeathTest, TestBottoms) {
+  this->Weigh({1});
+  this->bottoms_.push_back(&this->weights_);
+  EXPECT_DEATH(this->SetUpLayer(""), "takes at most 3 bottom blob");
 }
 
 TYPED_TEST(SigmoidCrossEntropyWeightLossLayerDeathTest, TestShapes) {
@@ -449,12 +626,24 @@ TYPED_TEST(SigmoidCrossEntropyWeightLossLayerDeathTest, TestReshape) {
 
 TYPED_TEST(SigmoidCrossEntropyWeightLossLayerDeathTest, TestPropagateDown) {
   EXPECT_DEATH(this->SetUpLayer("propagate_down: true propagate_down: true"),
-               "layer 'loss': propagate_down is true for the targets");
+               "layer 'loss': propagate_down is true for bottom 1, but only "
+               "the scores .bottom 0. have a gradient");
   this->Forward("propagate_down: true propagate_down: false");
   EXPECT_DEATH(this->layer_->Backward(this->tops_, vector<bool>(2, true),
                                       this->bottoms_),
-               "layer 'loss': the net asks for the gradient of the targets .* "
-               "put propagate_down: true propagate_down: false");
+               "layer 'loss': the net asks for the gradient of bottom 1, .* "
+               "put propagate_down: true propagate_down: false into");
+  this->Weigh({1});
+  EXPECT_DEATH(this->SetUpLayer("propagate_down: true propagate_down: false "
+                                "propagate_down: true"),
+               "propagate_down is true for bottom 2");
+  this->Forward("");
+  vector<bool> propagate_down(3, false);
+  propagate_down[2] = true;
+  EXPECT_DEATH(this->layer_->Backward(this->tops_, propagate_down,
+                                      this->bottoms_),
+               "the gradient of bottom 2, .* put propagate_down: true "
+               "propagate_down: false propagate_down: false into");
 }
 
 TYPED_TEST(SigmoidCrossEntropyWeightLossLayerDeathTest, TestStopOnNan) {

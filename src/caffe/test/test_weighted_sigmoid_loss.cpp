@@ -118,96 +118,200 @@ TEST(WeightedSigmoidLossTest, TestDoubleErrors) {
 template <typename T>
 class WeightedSigmoidLossSumTest : public ::testing::Test {
  protected:
-  /// N x channels x inner elements with soft targets, some of them ignored.
-  void Fill(std::size_t count, std::size_t channels, std::size_t inner) {
+  /// Soft targets, some of them ignored, and weights of both classes.
+  void Fill(std::size_t count, const Axis& channel) {
     std::mt19937 random(1701);
     std::normal_distribution<T> score(0, 3);
     std::uniform_real_distribution<T> target(0, 1);
     scores_.resize(count);
     targets_.resize(count);
-    weights_.resize(channels);
     for (std::size_t i = 0; i < count; ++i) {
       scores_[i] = score(random);
       targets_[i] = i % 7 == 3 ? T(-1) : target(random);
     }
-    for (std::size_t c = 0; c < channels; ++c) {
-      weights_[c] = 0.5 + c;
+    cls_weight_.clear();
+    neg_weight_.clear();
+    for (std::size_t c = 0; c < channel.size; ++c) {
+      cls_weight_.push_back(0.5 + c);
+      neg_weight_.push_back(1.5 + c % 3);
     }
+    elements_ = Elements<T>();
     elements_.count = count;
-    elements_.channels = channels;
-    elements_.inner = inner;
     elements_.scores = scores_.data();
     elements_.targets = targets_.data();
-    elements_.cls_weight = weights_.data();
+    elements_.channel = channel;
+    elements_.cls_weight = cls_weight_.data();
+    elements_.neg_weight = neg_weight_.data();
     elements_.has_ignore_label = true;
     elements_.ignore_label = T(-1);
   }
 
-  Real ReferenceLoss(double scale, uint64_t* valid) const {
+  void FillPlain(std::size_t count) {
+    Fill(count, Axis());
+    cls_weight_[0] = neg_weight_[0] = 1;
+  }
+
+  /// Adds element weights that have a value for each index of axis alone.
+  void Weigh(const Axis& axis) {
+    ElementWeights<T>& weight = elements_.weight;
+    weights_.clear();
+    for (std::size_t k = 0; k < axis.size; ++k) {
+      weights_.push_back(T(0.25) * (k % 9));
+    }
+    weight.data = weights_.data();
+    weight.axes = 3;
+    weight.size[0] = elements_.count / (axis.size * axis.inner);
+    weight.size[1] = axis.size;
+    weight.size[2] = axis.inner;
+    weight.stride[0] = weight.stride[2] = 0;
+    weight.stride[1] = 1;
+  }
+
+  void BalanceOver(const Axis& scope) {
+    elements_.scope = scope;
+    elements_.balance = NULL;
+    balance_.assign(2 * scope.size, 99);
+    Balance(elements_, balance_.data());
+    elements_.balance = balance_.data();
+    ExpectBalance(scope);
+  }
+
+  void ExpectBalance(const Axis& scope) const {
+    std::vector<Real> positives(scope.size), negatives(scope.size);
+    for (std::size_t i = 0; i < elements_.count; ++i) {
+      if (targets_[i] != elements_.ignore_label) {
+        positives[i / scope.inner % scope.size] += targets_[i];
+        negatives[i / scope.inner % scope.size] += 1 - Real(targets_[i]);
+      }
+    }
+    for (std::size_t s = 0; s < scope.size; ++s) {
+      const Real total = positives[s] + negatives[s];
+      EXPECT_DOUBLE_EQ(total ? negatives[s] / total : 0, balance_[2 * s]);
+      EXPECT_DOUBLE_EQ(total ? positives[s] / total : 0, balance_[2 * s + 1]);
+    }
+  }
+
+  /// a and b of element i but for scale and element weight.
+  void Constants(std::size_t i, double* a, double* b) const {
+    const Axis& channel = elements_.channel;
+    const std::size_t c = i / channel.inner % channel.size;
+    *a = cls_weight_[c];
+    *b = neg_weight_[c];
+    if (elements_.balance) {
+      const std::size_t s = i / elements_.scope.inner % elements_.scope.size;
+      *a *= balance_[2 * s];
+      *b *= balance_[2 * s + 1];
+    }
+  }
+
+  T Weight(std::size_t i) const {
+    const ElementWeights<T>& weight = elements_.weight;
+    return weight.data ? weights_[i / weight.size[2] % weight.size[1]] : T(1);
+  }
+
+  /// Loss and Gradient of all elements against the formulas in long double.
+  void Check() {
+    const double scale = 0.37;
     Real loss = 0;
-    *valid = 0;
+    uint64_t valid = 0;
+    std::vector<T> grad(elements_.count, T(99));
+    Gradient(elements_, scale, grad.data());
+    LargestError grad_error;
     for (std::size_t i = 0; i < elements_.count; ++i) {
       if (targets_[i] == T(-1)) {
+        EXPECT_EQ(0, grad[i]) << i;
         continue;
       }
-      ++*valid;
+      ++valid;
+      double a, b;
+      Constants(i, &a, &b);
       const Real x = scores_[i], t = targets_[i];
-      loss += weights_[i / elements_.inner % weights_.size()] * t *
-                  std::log1p(std::exp(-x)) +
-              (1 - t) * std::log1p(std::exp(x));
+      const Real positive = Real(scale) * a * Weight(i) * t;
+      const Real negative = Real(scale) * b * Weight(i) * (1 - t);
+      loss += positive * std::log1p(std::exp(-x)) +
+              negative * std::log1p(std::exp(x));
+      const Real up = negative / (1 + std::exp(-x));
+      const Real down = positive / (1 + std::exp(x));
+      grad_error.Add(grad[i] - (up - down), std::max(up, down),
+                     std::numeric_limits<T>::min(), T(i));
     }
-    return loss * scale;
-  }
-
-  void Check(std::size_t count, std::size_t channels, std::size_t inner) {
-    Fill(count, channels, inner);
-    uint64_t valid;
-    const double scale = 0.37;
-    const Real expected = ReferenceLoss(scale, &valid);
+    EXPECT_WITHIN_ULP(grad_error, 4.0);
     const LossSums sums = Loss(elements_, scale);
     EXPECT_EQ(valid, sums.valid);
-    EXPECT_EQ(0, sums.out_of_range);
-    LargestError error;
-    error.Add(sums.loss - expected, expected, 0, T(count));
-    EXPECT_WITHIN_ULP(error, 4.0) << " elements";
-
-    std::vector<T> grad(count, T(99));
-    Gradient(elements_, scale, grad.data());
-    for (std::size_t i = 0; i < count; ++i) {
-      const T a = static_cast<T>(scale * weights_[i / inner % channels]);
-      const T b = static_cast<T>(scale);
-      EXPECT_EQ(targets_[i] == T(-1)
-                    ? T(0)
-                    : GradientElement(scores_[i], targets_[i], a, b),
-                grad[i])
-          << "element " << i << " of " << count;
-    }
+    EXPECT_EQ(0, sums.bad_targets);
+    EXPECT_EQ(0, sums.bad_weights);
+    LargestError loss_error;
+    loss_error.Add(sums.loss - loss, loss, 0, T(elements_.count));
+    EXPECT_WITHIN_ULP(loss_error, 4.0);
   }
 
-  std::vector<T> scores_, targets_;
-  std::vector<double> weights_;
+  std::vector<T> scores_, targets_, weights_;
+  std::vector<double> cls_weight_, neg_weight_, balance_;
   Elements<T> elements_;
 };
 
 typedef ::testing::Types<float, double> FloatAndDouble;
 TYPED_TEST_CASE(WeightedSigmoidLossSumTest, FloatAndDouble);
 
-TYPED_TEST(WeightedSigmoidLossSumTest, TestOneWeight) {
+TYPED_TEST(WeightedSigmoidLossSumTest, TestCounts) {
   const std::size_t kCounts[] = {1, 7, 8, 9, 511, 512, 513, 100003};
   for (const std::size_t count : kCounts) {
-    this->Check(count, 1, count);
+    SCOPED_TRACE(count);
+    this->Fill(count, Axis());
+    this->Check();
   }
 }
 
-TYPED_TEST(WeightedSigmoidLossSumTest, TestWeightAChannel) {
-  this->Check(35 * 11, 35, 1);
-  this->Check(4 * 3 * 5, 3, 5);
-  this->Check(2 * 4 * 1000, 4, 1000);
-  this->Check(600 * 5 * 2, 5, 2);
+TYPED_TEST(WeightedSigmoidLossSumTest, TestAWeightAChannel) {
+  this->Fill(35 * 11, Axis(35, 1));
+  this->Check();
+  this->Fill(2 * 4 * 1000, Axis(4, 1000));
+  this->Check();
+  this->Fill(600 * 5 * 2, Axis(5, 2));
+  this->Check();
+}
+
+TYPED_TEST(WeightedSigmoidLossSumTest, TestElementWeights) {
+  this->Fill(6 * 35 * 40, Axis(35, 40));
+  this->Weigh(Axis(6, 35 * 40));  // instances
+  this->Check();
+  this->Weigh(Axis(35, 40));  // channels
+  this->Check();
+  this->Weigh(Axis(40, 1));  // the last axis
+  this->Check();
+  this->Weigh(Axis(6 * 35 * 40, 1));  // every element
+  this->Check();
+}
+
+TYPED_TEST(WeightedSigmoidLossSumTest, TestBalance) {
+  this->Fill(6 * 70 * 40, Axis(70, 40));
+  this->BalanceOver(Axis(1, 6 * 70 * 40));
+  this->Check();
+  this->BalanceOver(Axis(6, 70 * 40));
+  this->Check();
+  this->BalanceOver(Axis(70, 40));
+  this->Check();
+  this->Weigh(Axis(70 * 40, 1));
+  this->Check();
+  this->Fill(300 * 35, Axis());
+  this->BalanceOver(Axis(35, 1));
+  this->Check();
+}
+
+TYPED_TEST(WeightedSigmoidLossSumTest, TestBalanceOfEmptyScope) {
+  this->Fill(12, Axis());
+  std::fill(this->targets_.begin(), this->targets_.begin() + 4, -1);
+  std::fill(this->targets_.begin() + 4, this->targets_.begin() + 8, 0);
+  this->BalanceOver(Axis(3, 4));
+  EXPECT_EQ(0, this->balance_[0]);
+  EXPECT_EQ(0, this->balance_[1]);
+  EXPECT_EQ(1, this->balance_[2]);
+  EXPECT_EQ(0, this->balance_[3]);
+  this->Check();
 }
 
 TYPED_TEST(WeightedSigmoidLossSumTest, TestNoElements) {
-  this->Fill(0, 1, 1);
+  this->FillPlain(0);
   const LossSums sums = Loss(this->elements_, 1.);
   EXPECT_EQ(0, sums.loss);
   EXPECT_EQ(0, sums.valid);
@@ -215,18 +319,27 @@ TYPED_TEST(WeightedSigmoidLossSumTest, TestNoElements) {
 }
 
 TYPED_TEST(WeightedSigmoidLossSumTest, TestTargetsOutOfRange) {
-  this->Fill(1000, 1, 1000);
+  this->FillPlain(1000);
   this->targets_[3] = -1;    // ignored
   this->targets_[4] = 255;   // the mask mistake
   this->targets_[5] = -0.5;  // -1 when cut to an integer is not the label
   this->targets_[6] = std::numeric_limits<TypeParam>::quiet_NaN();
   const LossSums sums = Loss(this->elements_, 1.);
-  EXPECT_EQ(3, sums.out_of_range);
+  EXPECT_EQ(3, sums.bad_targets);
   EXPECT_TRUE(std::isnan(sums.loss));
 }
 
+TYPED_TEST(WeightedSigmoidLossSumTest, TestBadWeights) {
+  this->Fill(1000, Axis());
+  this->Weigh(Axis(1000, 1));
+  this->weights_[3] = -1;  // of an ignored element
+  this->weights_[4] = -1;
+  this->weights_[5] = std::numeric_limits<TypeParam>::infinity();
+  EXPECT_EQ(2, Loss(this->elements_, 1.).bad_weights);
+}
+
 TYPED_TEST(WeightedSigmoidLossSumTest, TestSoftIgnoreLabelIsExact) {
-  this->Fill(2, 1, 2);
+  this->FillPlain(2);
   this->targets_[0] = 0.3;
   this->targets_[1] = 0;
   this->elements_.ignore_label = 0;
@@ -237,8 +350,8 @@ TYPED_TEST(WeightedSigmoidLossSumTest, TestFiniteWhereTermsAreFinite) {
   typedef TypeParam T;
   const T largest = std::numeric_limits<T>::max();
   const T infinity = std::numeric_limits<T>::infinity();
-  this->Fill(4, 1, 4);
-  this->weights_[0] = std::numeric_limits<float>::max();
+  this->FillPlain(4);
+  this->cls_weight_[0] = std::numeric_limits<float>::max();
   const T scores[] = {largest, -largest, infinity, -infinity};
   const T targets[] = {1, 0, 1, 0};
   this->scores_.assign(scores, scores + 4);
@@ -257,7 +370,7 @@ TYPED_TEST(WeightedSigmoidLossSumTest, TestFiniteWhereTermsAreFinite) {
 
 TYPED_TEST(WeightedSigmoidLossSumTest, TestNaN) {
   typedef TypeParam T;
-  this->Fill(3, 1, 3);
+  this->FillPlain(3);
   const T nan = std::numeric_limits<T>::quiet_NaN();
   this->targets_.assign(3, T(1));
   this->scores_[1] = nan;

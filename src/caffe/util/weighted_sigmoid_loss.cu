@@ -11,32 +11,63 @@ namespace weighted_sigmoid_loss {
 
 namespace {
 
-const int kThreads = 256;
-const int kWarp = 32;
+const unsigned kThreads = 256;
+const unsigned kWarp = 32;
+const unsigned kMaxBlocks = 1024;
+
+/// What a scope's targets add up to.
+struct TargetSums {
+  double positives;
+  double negatives;
+};
+
+static_assert(kMaxBlocks * sizeof(LossSums) <= kGpuWorkspace &&
+                  kMaxBlocks * sizeof(TargetSums) <= kGpuWorkspace,
+              "the workspace holds the sums of a block each");
 
 __device__ void Add(const LossSums& from, LossSums* to) {
   to->loss += from.loss;
   to->valid += from.valid;
-  to->out_of_range += from.out_of_range;
+  to->bad_targets += from.bad_targets;
+  to->bad_weights += from.bad_weights;
 }
 
-__device__ LossSums ShuffleDown(const LossSums& sums, int lanes) {
-  const unsigned kAllLanes = 0xffffffffu;
+__device__ void Add(const TargetSums& from, TargetSums* to) {
+  to->positives += from.positives;
+  to->negatives += from.negatives;
+}
+
+template <typename T>
+__device__ T ShuffleDown(T value, unsigned lanes) {
+  return __shfl_down_sync(0xffffffffu, value, lanes);
+}
+
+__device__ std::uint64_t ShuffleDown(std::uint64_t value, unsigned lanes) {
+  typedef unsigned long long Word;  // NOLINT(runtime/int): as CUDA names it
+  return ShuffleDown(static_cast<Word>(value), lanes);
+}
+
+__device__ LossSums ShuffleDown(const LossSums& sums, unsigned lanes) {
   LossSums other;
-  other.loss = __shfl_down_sync(kAllLanes, sums.loss, lanes);
-  other.valid = __shfl_down_sync(
-      kAllLanes, static_cast<unsigned long long>(sums.valid),  // NOLINT
-      lanes);
-  other.out_of_range = __shfl_down_sync(
-      kAllLanes, static_cast<unsigned long long>(sums.out_of_range),  // NOLINT
-      lanes);
+  other.loss = ShuffleDown(sums.loss, lanes);
+  other.valid = ShuffleDown(sums.valid, lanes);
+  other.bad_targets = ShuffleDown(sums.bad_targets, lanes);
+  other.bad_weights = ShuffleDown(sums.bad_weights, lanes);
   return other;
 }
 
-/// The block's sums, in thread 0. Always in the same order.
-__device__ LossSums ReduceBlock(LossSums sums) {
-  __shared__ LossSums warps[kThreads / kWarp];
-  for (int lanes = kWarp / 2; lanes > 0; lanes /= 2) {
+__device__ TargetSums ShuffleDown(const TargetSums& sums, unsigned lanes) {
+  TargetSums other;
+  other.positives = ShuffleDown(sums.positives, lanes);
+  other.negatives = ShuffleDown(sums.negatives, lanes);
+  return other;
+}
+
+/// The block's sums, in thread 0; always added in the same order.
+template <typename Sums>
+__device__ Sums ReduceBlock(Sums sums) {
+  __shared__ Sums warps[kThreads / kWarp];
+  for (unsigned lanes = kWarp / 2; lanes > 0; lanes /= 2) {
     Add(ShuffleDown(sums, lanes), &sums);
   }
   if (threadIdx.x % kWarp == 0) {
@@ -44,11 +75,30 @@ __device__ LossSums ReduceBlock(LossSums sums) {
   }
   __syncthreads();
   if (threadIdx.x == 0) {
-    for (int warp = 1; warp < kThreads / kWarp; ++warp) {
+    for (unsigned warp = 1; warp < kThreads / kWarp; ++warp) {
       Add(warps[warp], &sums);
     }
   }
   return sums;
+}
+
+// Indices fit in 31 bits, where division is cheaper than in 64.
+
+__device__ unsigned Index(const Axis& axis, unsigned i) {
+  return axis.size == 1 ? 0
+                        : i / static_cast<unsigned>(axis.inner) %
+                              static_cast<unsigned>(axis.size);
+}
+
+template <typename T>
+__device__ unsigned Offset(const ElementWeights<T>& weight, unsigned i) {
+  unsigned offset = 0;
+  for (int k = weight.axes - 1; k >= 0; --k) {
+    const unsigned size = static_cast<unsigned>(weight.size[k]);
+    offset += i % size * static_cast<unsigned>(weight.stride[k]);
+    i /= size;
+  }
+  return offset;
 }
 
 template <typename T>
@@ -56,30 +106,42 @@ __device__ bool IsIgnored(const Elements<T>& elements, T target) {
   return elements.has_ignore_label && target == elements.ignore_label;
 }
 
-/// The weight of element i < 2^31; 32-bit division is the cheaper one.
+/// a and b of element i, without its element weight.
 template <typename T>
-__device__ double ClsWeight(const Elements<T>& elements, unsigned i) {
-  const unsigned channels = static_cast<unsigned>(elements.channels);
-  const unsigned inner = static_cast<unsigned>(elements.inner);
-  return elements.cls_weight[channels == 1 ? 0 : i / inner % channels];
+__device__ void Constants(const Elements<T>& elements, double scale,
+                          unsigned i, double* a, double* b) {
+  const unsigned c = Index(elements.channel, i);
+  *a = scale * elements.cls_weight[c];
+  *b = scale * elements.neg_weight[c];
+  if (elements.balance) {
+    const unsigned s = Index(elements.scope, i);
+    *a *= elements.balance[2 * s];
+    *b *= elements.balance[2 * s + 1];
+  }
 }
 
 template <typename T>
 __global__ void LossKernel(const Elements<T> elements, double scale,
                            LossSums* block_sums) {
-  LossSums sums = {0, 0, 0};
+  LossSums sums = {0, 0, 0, 0};
   const unsigned count = static_cast<unsigned>(elements.count);
-  const unsigned stride = gridDim.x * kThreads;
   for (unsigned i = blockIdx.x * kThreads + threadIdx.x; i < count;
-       i += stride) {
+       i += gridDim.x * kThreads) {
     const T t = elements.targets[i];
     if (IsIgnored(elements, t)) {
       continue;
     }
-    sums.loss += LossElement(elements.scores[i], t,
-                             scale * ClsWeight(elements, i), scale);
+    double a, b;
+    Constants(elements, scale, i, &a, &b);
+    if (elements.weight.data) {
+      const double e = elements.weight.data[Offset(elements.weight, i)];
+      a *= e;
+      b *= e;
+      sums.bad_weights += !(isfinite(e) && e >= 0);
+    }
+    sums.loss += LossElement(elements.scores[i], t, a, b);
     ++sums.valid;
-    sums.out_of_range += !(t >= T(0) && t <= T(1));
+    sums.bad_targets += !(t >= T(0) && t <= T(1));
   }
   sums = ReduceBlock(sums);
   if (threadIdx.x == 0) {
@@ -87,10 +149,10 @@ __global__ void LossKernel(const Elements<T> elements, double scale,
   }
 }
 
-/// One block: sums `blocks` sums into the first of them.
-__global__ void FinishKernel(int blocks, LossSums* block_sums) {
-  LossSums sums = {0, 0, 0};
-  for (int i = threadIdx.x; i < blocks; i += kThreads) {
+/// One block: sums the sums of `blocks` blocks into the first of them.
+__global__ void FinishLossKernel(unsigned blocks, LossSums* block_sums) {
+  LossSums sums = {0, 0, 0, 0};
+  for (unsigned i = threadIdx.x; i < blocks; i += kThreads) {
     Add(block_sums[i], &sums);
   }
   sums = ReduceBlock(sums);
@@ -102,43 +164,87 @@ __global__ void FinishKernel(int blocks, LossSums* block_sums) {
 template <typename T>
 __global__ void GradientKernel(const Elements<T> elements, double scale,
                                T* grad) {
-  const T b = Saturate<T>(scale);
   const unsigned count = static_cast<unsigned>(elements.count);
-  const unsigned stride = gridDim.x * kThreads;
   for (unsigned i = blockIdx.x * kThreads + threadIdx.x; i < count;
-       i += stride) {
+       i += gridDim.x * kThreads) {
     const T t = elements.targets[i];
-    const T a = Saturate<T>(scale * ClsWeight(elements, i));
+    double a, b;
+    Constants(elements, scale, i, &a, &b);
+    const T e = elements.weight.data
+                    ? elements.weight.data[Offset(elements.weight, i)]
+                    : T(1);
     grad[i] = IsIgnored(elements, t)
                   ? T(0)
-                  : GradientElement(elements.scores[i], t, a, b);
+                  : GradientElement(elements.scores[i], t, e * Saturate<T>(a),
+                                    e * Saturate<T>(b));
   }
 }
 
-/// Blocks of a grid for count elements: by the count alone, not by the device,
-/// so that sums are the same on every one.
-int Blocks(std::size_t count) {
+/// Block (x, y) sums part x of scope y, y + gridDim.y, ...
+template <typename T>
+__global__ void TargetSumsKernel(const Elements<T> elements,
+                                 TargetSums* block_sums) {
+  const unsigned size = static_cast<unsigned>(elements.scope.size);
+  const unsigned inner = static_cast<unsigned>(elements.scope.inner);
+  const unsigned count = static_cast<unsigned>(elements.count) / size;
+  for (unsigned s = blockIdx.y; s < size; s += gridDim.y) {
+    TargetSums sums = {0, 0};
+    for (unsigned k = blockIdx.x * kThreads + threadIdx.x; k < count;
+         k += gridDim.x * kThreads) {
+      const T t = elements.targets[(k / inner * size + s) * inner + k % inner];
+      if (!IsIgnored(elements, t)) {
+        sums.positives += t;
+        sums.negatives += 1. - t;
+      }
+    }
+    sums = ReduceBlock(sums);
+    if (threadIdx.x == 0) {
+      block_sums[s * gridDim.x + blockIdx.x] = sums;
+    }
+    __syncthreads();  // before ReduceBlock's memory is written again
+  }
+}
+
+/// A thread a scope: from the sums of its parts to its factors.
+__global__ void FinishBalanceKernel(unsigned scopes, unsigned parts,
+                                    const TargetSums* block_sums,
+                                    double* balance) {
+  for (unsigned s = blockIdx.x * kThreads + threadIdx.x; s < scopes;
+       s += gridDim.x * kThreads) {
+    TargetSums sums = {0, 0};
+    for (unsigned part = 0; part < parts; ++part) {
+      Add(block_sums[s * parts + part], &sums);
+    }
+    BalanceFactors(sums.positives, sums.negatives, balance + 2 * s);
+  }
+}
+
+/// Blocks for count threads: by the count alone, not by the device, so that
+/// sums are the same on every one.
+unsigned Blocks(std::size_t count) {
   const std::size_t blocks = (count + kThreads - 1) / kThreads;
-  return static_cast<int>(std::min(blocks, kLossGpuWorkspace));
+  return static_cast<unsigned>(
+      std::min(blocks, static_cast<std::size_t>(kMaxBlocks)));
 }
 
 }  // namespace
 
 template <typename T>
-int LossGpu(const Elements<T>& elements, double scale, LossSums* workspace,
+int LossGpu(const Elements<T>& elements, double scale, void* workspace,
             LossSums* sums) {
   *sums = LossSums();
   if (elements.count == 0) {
     return cudaSuccess;
   }
-  const int blocks = Blocks(elements.count);
-  LossKernel<T><<<blocks, kThreads>>>(elements, scale, workspace);
-  FinishKernel<<<1, kThreads>>>(blocks, workspace);
+  const unsigned blocks = Blocks(elements.count);
+  LossSums* block_sums = static_cast<LossSums*>(workspace);
+  LossKernel<T><<<blocks, kThreads>>>(elements, scale, block_sums);
+  FinishLossKernel<<<1, kThreads>>>(blocks, block_sums);
   const cudaError_t error = cudaGetLastError();
   if (error != cudaSuccess) {
     return error;
   }
-  return cudaMemcpy(sums, workspace, sizeof(*sums), cudaMemcpyDeviceToHost);
+  return cudaMemcpy(sums, block_sums, sizeof(*sums), cudaMemcpyDeviceToHost);
 }
 
 template <typename T>
@@ -151,12 +257,32 @@ int GradientGpu(const Elements<T>& elements, double scale, T* grad) {
   return cudaGetLastError();
 }
 
-template int LossGpu<float>(const Elements<float>&, double, LossSums*,
-                            LossSums*);
-template int LossGpu<double>(const Elements<double>&, double, LossSums*,
-                             LossSums*);
-template int GradientGpu<float>(const Elements<float>&, double, float*);
-template int GradientGpu<double>(const Elements<double>&, double, double*);
+template <typename T>
+int BalanceGpu(const Elements<T>& elements, void* workspace, double* balance) {
+  const unsigned scopes = static_cast<unsigned>(elements.scope.size);
+  // The sums of many scopes are in place of the factors that they become.
+  const unsigned parts =
+      scopes < kMaxBlocks
+          ? std::min(kMaxBlocks / scopes,
+                     std::max(1u, Blocks(elements.count / scopes)))
+          : 1;
+  TargetSums* block_sums = scopes < kMaxBlocks
+                               ? static_cast<TargetSums*>(workspace)
+                               : reinterpret_cast<TargetSums*>(balance);
+  const dim3 grid(parts, std::min(scopes, kMaxBlocks));
+  TargetSumsKernel<T><<<grid, kThreads>>>(elements, block_sums);
+  FinishBalanceKernel<<<Blocks(scopes), kThreads>>>(scopes, parts, block_sums,
+                                                    balance);
+  return cudaGetLastError();
+}
+
+#define INSTANTIATE(T)                                                    \
+  template int LossGpu<T>(const Elements<T>&, double, void*, LossSums*);  \
+  template int GradientGpu<T>(const Elements<T>&, double, T*);            \
+  template int BalanceGpu<T>(const Elements<T>&, void*, double*)
+
+INSTANTIATE(float);
+INSTANTIATE(double);
 
 }  // namespace weighted_sigmoid_loss
 
