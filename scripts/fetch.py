@@ -1,0 +1,200 @@
+#!/usr/bin/env python3
+"""Put upstream's Caffe, as its developers released it, at build/source/caffe.
+
+It is taken from the first of these that has it: a tree or tarball that the user names; what was
+fetched before; the Debian source package; a source distribution on PyPI. Whatever the way, only
+files are used that upstream's git ids prove (caffe_source/source.json): `git rev-parse
+COMMIT:src` in a clone of upstream shows the same ones.
+
+caffe_source/files.txt has what these ids stand for, file by file. It names the file in which a
+refused tree differs, and those that git tracks although .gitignore names them.
+"""
+
+import argparse
+import contextlib
+import errno
+import fcntl
+import json
+import os
+import shutil
+import tempfile
+from pathlib import Path
+
+import _download
+import _unified_diff
+from _common import ROOT, fail
+from _git_tree import EXECUTABLE, FILE, NotATree, git_id, read, tree_id
+
+DATA = Path(__file__).resolve().parent / "caffe_source"
+SOURCE = json.loads((DATA / "source.json").read_text())
+WANTED = [*SOURCE["trees"], *SOURCE["files"]]
+LISTED = {
+    path: f"{mode} {blob}"
+    for mode, blob, path in (
+        line.split(" ", 2) for line in (DATA / "files.txt").read_text().splitlines()
+    )
+}
+
+
+class Refused(Exception):
+    """Where a tree differs from upstream's."""
+
+    def __init__(self, path, got, wanted):
+        super().__init__(f"{path}: got {got}, wanted {wanted}")
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--source", type=Path, metavar="PATH", help="a Caffe tree or tarball")
+    parser.add_argument(
+        "--dest",
+        type=Path,
+        metavar="DIR",
+        default=ROOT / "build" / "source" / "caffe",
+        help="where to put it (default: build/source/caffe)",
+    )
+    arguments = parser.parse_args()
+    try:
+        fetch(arguments.source, arguments.dest)
+    except OSError as error:
+        full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+        fail(f"{error.filename or arguments.dest}: {error.strerror}" + "; make room" * full)
+    except KeyboardInterrupt:
+        fail("interrupted; the next run takes it up again", 130)
+
+
+def fetch(source, dest):
+    """Make DEST upstream's tree, from SOURCE if one is named."""
+    dest.parent.mkdir(parents=True, exist_ok=True)
+    with alone_in(dest.parent):
+        if source:
+            files = named(source)
+        elif is_upstream(dest):
+            return print(f"fetch: {dest} is upstream's Caffe: its git ids are right")
+        else:
+            files = found(dest.parent)
+        if not (dest.is_dir() and upstream_part(dest) == files):
+            place(files, dest)
+        print(f"fetch: {dest} is upstream's Caffe {SOURCE['commit'][:7]}: its git ids are right")
+
+
+@contextlib.contextmanager
+def alone_in(folder):
+    """Hold other runs off, and clear away what an interrupted one left."""
+    with open(folder / ".lock", "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        for leftover in folder.glob(_download.UNFINISHED + "*"):
+            shutil.rmtree(leftover)
+        yield
+
+
+def named(source):
+    """The files of the tree or tarball that the user named."""
+    try:
+        files = upstream_part(source)
+        if not any(path.startswith("src/caffe/") for path in files):
+            raise NotATree(f"{source} holds no Caffe: there is no src/caffe/ in it")
+        verify(files)
+    except NotATree as error:
+        fail(error, 2)
+    except Refused as error:
+        fail(
+            f"{source} is not upstream's Caffe {SOURCE['commit'][:7]}: {error}"
+            " (to add the layer to a changed Caffe, run scripts/apply.py on it)",
+            2,
+        )
+    return files
+
+
+def upstream_part(source):
+    return read(source, WANTED, tracked=LISTED)
+
+
+def is_upstream(dest):
+    if not dest.is_dir():
+        return False
+    try:
+        verify(upstream_part(dest), SOURCE["pypi"]["left_out"])
+    except Refused as error:
+        print(f"fetch: {dest} was changed and is fetched anew: {error}")
+        return False
+    return True
+
+
+def found(folder):
+    """The files of the first source that has them; downloads are kept in FOLDER."""
+    sources = (
+        (SOURCE["debian"], _download.from_debian, debian),
+        (SOURCE["pypi"], _download.from_pypi, pypi),
+    )
+    for package, _, files_of in sources:
+        if _download.is_whole(folder / package["file"], package["sha256"]):
+            return files_of(folder / package["file"])
+    reasons = []
+    for package, download, files_of in sources:
+        try:
+            return files_of(download(package, folder))
+        except (_download.Unavailable, NotATree, Refused) as error:
+            reasons.append(f"{package['file']}: {error}")
+            print(f"fetch: {reasons[-1]}", flush=True)
+    fail(f"no Caffe: {'; '.join(reasons)}; name a tree or tarball with CAFFE_SOURCE=PATH")
+
+
+def debian(tarball):
+    files = upstream_part(tarball)
+    verify(files)
+    return files
+
+
+def pypi(tarball):
+    left_out = SOURCE["pypi"]["left_out"]
+    files = {p: entry for p, entry in upstream_part(tarball).items() if p not in left_out}
+    for change in _unified_diff.parse((DATA / SOURCE["pypi"]["patch"]).read_bytes()):
+        mode, old = files.get(change.path, (FILE, None))
+        files[change.path] = mode, _unified_diff.apply(old, change, moved_ok=False)
+    verify(files, left_out)
+    print(f"fetch: {tarball.name}: left out and not checked: {', '.join(left_out)}")
+    return files
+
+
+def verify(files, may_lack=()):
+    """Raise Refused unless FILES are upstream's. A path in MAY_LACK is right when it is missing."""
+    for top, wanted in SOURCE["trees"].items():
+        inside = {path[len(top) + 1 :]: files[path] for path in files if path.startswith(top + "/")}
+        if (inside or top not in may_lack) and tree_id(inside) != wanted:
+            raise first_difference(files, top)
+    for path, wanted in SOURCE["files"].items():
+        got = described(files.get(path))
+        if (path in files or path not in may_lack) and got.split(" ")[-1] not in wanted:
+            raise Refused(path, got, " or ".join(wanted))
+
+
+def first_difference(files, top):
+    for path in sorted({*LISTED, *files}):
+        got, wanted = described(files.get(path)), LISTED.get(path, "nothing")
+        if path.startswith(top + "/") and got != wanted:
+            return Refused(path, got, wanted)
+    raise AssertionError(f"files.txt is not the list of the files in {top}")
+
+
+def described(entry):
+    return f"{entry[0]} {git_id('blob', entry[1])}" if entry else "nothing"
+
+
+def place(files, dest):
+    """Write FILES to DEST, which is at every moment a whole tree or not there."""
+    with tempfile.TemporaryDirectory(prefix=_download.UNFINISHED, dir=dest.parent) as work:
+        for path, (mode, data) in files.items():
+            target = Path(work, "new", path)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            target.write_bytes(data)
+            if mode == EXECUTABLE:
+                readable = target.stat().st_mode & 0o444
+                target.chmod(target.stat().st_mode | readable >> 2)
+        if dest.exists():
+            os.replace(dest, Path(work, "old"))
+        os.replace(Path(work, "new"), dest)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,97 @@
+#!/usr/bin/env python3
+"""Install the Debian packages that a purpose needs and that are missing.
+
+A purpose is a list in scripts/packages: build, demo, test and so on. Where nothing is missing, this
+does nothing and needs no rights. DEPS=off in the environment turns it off.
+"""
+
+import argparse
+import os
+import shutil
+import subprocess
+
+from _common import ROOT, fail, run
+
+LISTS = ROOT / "scripts" / "packages"
+INSTALL = ["apt-get", "install", "--yes", "--no-install-recommends"]
+# Another apt, the nightly one for instance, may be at work: wait for it, seconds.
+PATIENCE = ["--option", "DPkg::Lock::Timeout=600"]
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    purposes = sorted(path.stem for path in LISTS.glob("*.txt"))
+    parser.add_argument("purpose", nargs="+", choices=purposes)
+    arguments = parser.parse_args()
+    if os.environ.get("DEPS") == "off":
+        return
+    try:
+        install(missing(packages_for(arguments.purpose)))
+    except KeyboardInterrupt:
+        fail("interrupted; run it again", 130)
+
+
+def packages_for(purposes):
+    """The packages in these lists, each once, in order."""
+    lines = (line for name in purposes for line in read_list(name))
+    return list(dict.fromkeys(lines))
+
+
+def read_list(name):
+    lines = (line.partition("#")[0].strip() for line in (LISTS / f"{name}.txt").open())
+    return [line for line in lines if line]
+
+
+def missing(packages):
+    if not shutil.which("dpkg-query") or not shutil.which("apt-get"):
+        fail(
+            "this is no Debian: install what the files in scripts/packages name by your own means,"
+            " then run it again with DEPS=off"
+        )
+    form = "${Package} ${db:Status-Status}\n"
+    # Its status is 1 where it does not know a package, which is no failure here.
+    argv = ["dpkg-query", "--show", f"--showformat={form}", *packages]
+    known = run(argv, check=False, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+    installed = {
+        line.split()[0] for line in known.stdout.splitlines() if line.endswith(" installed")
+    }
+    return [package for package in packages if package not in installed]
+
+
+def install(packages):
+    if not packages:
+        return
+    print(f"install_packages: missing: {' '.join(packages)}", flush=True)
+    by_hand = "apt-get update && " + " ".join([*INSTALL, *packages])
+    root = as_root()
+    if root is None:
+        fail(f"neither root nor sudo here; have an administrator run: {by_hand}")
+    if simulates(packages) and apt(root, [*INSTALL, *packages]):
+        return
+    # The machine's lists are missing, or so old that they name versions that are gone. Where only
+    # somebody else's list cannot be had, update fails and Debian's packages install all the same.
+    apt(root, ["apt-get", "update"])
+    if not apt(root, [*INSTALL, *packages]):
+        fail(f"apt-get failed, as it says above; put that right, or run as root: {by_hand}")
+
+
+def as_root():
+    """The words before a command that make it run as root, or None."""
+    if os.geteuid() == 0:
+        return ["env"]
+    return ["sudo", "env"] if shutil.which("sudo") else None
+
+
+def simulates(packages):
+    silent = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+    return run([*INSTALL, "--simulate", *packages], check=False, **silent).returncode == 0
+
+
+def apt(root, argv):
+    """Run apt-get, which asks nothing; return whether it succeeded."""
+    command = [*root, "DEBIAN_FRONTEND=noninteractive", argv[0], *PATIENCE, *argv[1:]]
+    return run(command, check=False).returncode == 0
+
+
+if __name__ == "__main__":
+    main()

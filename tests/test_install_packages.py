@@ -1,0 +1,152 @@
+"""scripts/install_packages.py, on stand-ins for dpkg, apt and sudo that log how they are called."""
+
+import os
+import re
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT / "scripts"))
+import install_packages  # noqa: E402
+
+LISTS = sorted((ROOT / "scripts" / "packages").glob("*.txt"))
+
+
+class Machine:
+    """A folder that is all of PATH, a log of the commands run from it, and what is installed."""
+
+    def __init__(self, folder, monkeypatch):
+        self.folder = folder
+        self.log_file = folder / "log"
+        self.monkeypatch = monkeypatch
+        monkeypatch.setenv("PATH", str(folder))
+        monkeypatch.delenv("DEPS", raising=False)
+        for name in ("env", "grep"):
+            (folder / name).symlink_to(f"/usr/bin/{name}")
+        # dpkg-query also names what was removed but left its configuration.
+        self.program("dpkg-query", 'echo "g++ installed"; echo "cmake config-files"; exit 1')
+        self.program("apt-get", "")
+        self.user(0)
+
+    def program(self, name, body):
+        path = self.folder / name
+        path.write_text(f"#!/bin/sh\necho {name} $* >> {self.log_file}\n{body}\n")
+        path.chmod(0o755)
+
+    def user(self, number):
+        self.monkeypatch.setattr(os, "geteuid", lambda: number)
+
+    def install(self):
+        install_packages.install(install_packages.missing(["g++", "cmake", "git"]))
+
+    def calls(self, program):
+        lines = self.log_file.read_text().splitlines()
+        return [line for line in lines if line.startswith(program + " ")]
+
+    def changes(self):
+        """What apt-get was asked to do, without the simulations."""
+        calls = [line for line in self.calls("apt-get") if "--simulate" not in line]
+        return ["update" if " update" in line else "install" for line in calls]
+
+
+@pytest.fixture
+def machine(tmp_path, monkeypatch):
+    return Machine(tmp_path, monkeypatch)
+
+
+def one_line(capfd):
+    lines = capfd.readouterr().err.splitlines()
+    assert len(lines) == 1, lines
+    return lines[0]
+
+
+def test_installs_what_is_missing_and_says_which(machine, capfd):
+    machine.install()
+    assert "missing: cmake git\n" in capfd.readouterr().out
+    assert machine.changes() == ["install"]
+    assert machine.calls("apt-get")[-1].endswith("--yes --no-install-recommends cmake git")
+
+
+def test_does_nothing_where_all_is_there(machine, capfd):
+    machine.program("dpkg-query", 'printf "g++ installed\\ncmake installed\\ngit installed\\n"')
+    machine.install()
+    assert machine.calls("apt-get") == []
+    assert capfd.readouterr().out == ""
+
+
+def test_updates_the_lists_first_where_apt_knows_no_such_package(machine):
+    machine.program("apt-get", 'echo "$*" | grep -q -- --simulate && exit 100; exit 0')
+    machine.install()
+    assert machine.changes() == ["update", "install"]
+
+
+def test_updates_and_tries_again_where_the_download_fails(machine):
+    """The lists are there, but the versions that they name have left the mirror."""
+    updated = machine.folder / "updated"
+    machine.program(
+        "apt-get",
+        f'case "$*" in *update*) echo > {updated};; *--simulate*) ;; *) [ -e {updated} ];; esac',
+    )
+    machine.install()
+    assert machine.changes() == ["install", "update", "install"]
+
+
+def test_uses_sudo_where_it_is_not_root(machine):
+    machine.user(1000)
+    machine.program("sudo", 'exec "$@"')
+    machine.install()
+    assert machine.changes() == ["install"]
+    assert machine.calls("sudo")[-1].endswith("cmake git")
+
+
+def test_tells_the_administrator_what_to_run(machine, capfd):
+    machine.user(1000)
+    with pytest.raises(SystemExit) as stop:
+        machine.install()
+    assert stop.value.code == 1
+    assert machine.changes() == []
+    assert "administrator" in (line := one_line(capfd))
+    assert line.endswith("apt-get install --yes --no-install-recommends cmake git")
+
+
+def test_says_in_one_line_that_apt_failed(machine, capfd):
+    machine.program("apt-get", "exit 100")
+    with pytest.raises(SystemExit) as stop:
+        machine.install()
+    assert stop.value.code == 1
+    assert "apt-get failed" in one_line(capfd)
+
+
+def test_says_that_this_is_no_debian(machine, capfd):
+    (machine.folder / "dpkg-query").unlink()
+    with pytest.raises(SystemExit) as stop:
+        machine.install()
+    assert stop.value.code == 1
+    assert "DEPS=off" in one_line(capfd)
+
+
+def test_deps_off_turns_it_off(machine, monkeypatch):
+    monkeypatch.setenv("DEPS", "off")
+    monkeypatch.setattr(sys, "argv", ["install_packages.py", "build", "test"])
+    install_packages.main()
+    assert not machine.log_file.exists()
+
+
+def test_asks_dpkg_about_every_list(machine, monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["install_packages.py", *(path.stem for path in LISTS)])
+    install_packages.main()
+    asked = machine.calls("dpkg-query")[0].split()
+    assert {"g++", "dataset-fashion-mnist", "python3-pytest"} <= set(asked)
+    assert len(asked) == len(set(asked))
+
+
+@pytest.mark.parametrize("path", LISTS, ids=lambda path: path.stem)
+def test_lists_name_packages_of_any_debian(path):
+    """A name with a version in it (python3.11-dev, libboost1.74-dev) is in one release only."""
+    names = install_packages.read_list(path.stem)
+    assert names
+    assert len(names) == len(set(names))
+    for name in names:
+        assert re.fullmatch(r"[a-z0-9][a-z0-9+-]+", name)
