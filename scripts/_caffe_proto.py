@@ -1,0 +1,110 @@
+"""Read of a .proto file what it takes to add a message and a LayerParameter field. Python 3.6."""
+
+import re
+
+TOKEN = re.compile(
+    r"""//[^\n]* | /\*.*?\*/ | "(?:\\.|[^"\\\n])*" | '(?:\\.|[^'\\\n])*' | [\w.]+ | \S""",
+    re.VERBOSE | re.DOTALL,
+)
+
+
+class ProtoError(Exception):
+    """A proto file that cannot take the addition."""
+
+
+class Block:
+    """Braces with the words before them: `message LayerParameter {`. Positions are of the text."""
+
+    def __init__(self, words, start, parent):
+        self.words = words
+        self.start = start
+        self.parent = parent
+        self.open = self.close = None
+        self.fields = []  # (name, number as written)
+
+
+def blocks(text):
+    """All blocks of the file, outer before inner; braces in comments, strings do not count."""
+    found = []
+    inside = None
+    statement = []
+    brackets = 0
+    for match in TOKEN.finditer(text):
+        token = match.group()
+        if token.startswith(("//", "/*")):
+            continue
+        if token == "{" and not brackets:
+            start = statement[0].start() if statement else match.start()
+            inside = Block([m.group() for m in statement], start, inside)
+            inside.open = match.start()
+            found.append(inside)
+            statement = []
+        elif token == "}" and not brackets:
+            if inside is None:
+                raise ProtoError("closes a brace that it never opened")
+            inside.close = match.start()
+            inside = inside.parent
+            statement = []
+        elif token == ";" and not brackets:
+            _add_field(inside, [m.group() for m in statement])
+            statement = []
+        else:
+            brackets += {"[": 1, "]": -1}.get(token, 0)
+            statement.append(match)
+    if inside is not None:
+        raise ProtoError(f"opens a brace that it never closes: {' '.join(inside.words)}")
+    return found
+
+
+def _add_field(block, words):
+    if block is not None and "=" in words[1:-1]:
+        equals = words.index("=")
+        block.fields.append((words[equals - 1], words[equals + 1]))
+
+
+class Addition:
+    """The message and the one LayerParameter field of our .proto fragment."""
+
+    def __init__(self, text):
+        message, extend = (block for block in blocks(text) if block.parent is None)
+        self.message = message.words[1]
+        ((self.field, self.number),) = extend.fields
+        lead = re.search(r"(?:^//[^\n]*\n)*\Z", text[: message.start], re.MULTILINE).start()
+        self.message_text = text[lead : message.close + 1] + "\n"
+        self.field_text = text[text.index("\n", extend.open) + 1 : extend.close]
+
+    def add_to(self, data):
+        """The caffe.proto in bytes with the addition."""
+        text = data.decode("latin-1")
+        found = blocks(text)
+        layers = [one for one in found if one.words == ["message", "LayerParameter"]]
+        if len(layers) != 1:
+            raise ProtoError("has no message LayerParameter")
+        self._check_free(found)
+        close = layers[0].close
+        line = text.rfind("\n", 0, close) + 1
+        # Usually the closing brace has a line to itself, and the field goes above it.
+        at = close if text[line:close].strip() else line
+        ending = "\r\n" if "\r\n" in text else "\n"
+        field = ("\n" + self.field_text).replace("\n", ending)
+        message = ("\n" + self.message_text).replace("\n", ending)
+        if not text.endswith("\n"):
+            message = ending + message
+        return (text[:at] + field + text[at:] + message).encode("latin-1")
+
+    def _check_free(self, found):
+        if any(one.words == ["message", self.message] for one in found):
+            raise ProtoError(f"already has a message {self.message}")
+        for block in found:
+            for name, number in block.fields if _holds_layer_fields(block) else ():
+                if name == self.field:
+                    raise ProtoError(f"already has a LayerParameter field {name}")
+                if number == self.number:
+                    raise ProtoError(f"already uses LayerParameter's number {number} for {name}")
+
+
+def _holds_layer_fields(block):
+    """A oneof's fields are its message's, and `extend` adds to the message that it names."""
+    while block.parent and block.words[:1] == ["oneof"]:
+        block = block.parent
+    return block.words in (["message", "LayerParameter"], ["extend", "LayerParameter"])

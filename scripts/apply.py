@@ -1,0 +1,177 @@
+"""Put the layer SigmoidCrossEntropyWeightLoss into a Caffe source tree, yours or a stock one.
+
+    scripts/apply.py TREE                 the layer: new files, a message and a field in caffe.proto
+    scripts/apply.py TREE --modernize     the same, and the toolchain fixes of caffe_patch/series
+    scripts/apply.py TREE --remove        every byte as it was before
+    scripts/apply.py TREE --check         print what would change as a diff, change nothing
+    scripts/apply.py TREE --patch FILE    write the change as a patch for `patch -p1`, not to TREE
+
+Each call says anew what TREE is to look like: without --modernize, the fixes of an earlier
+--modernize are taken back. What is as it should be is not written again. An earlier version of ours
+is brought up to date. A tree that is not Caffe, that has a layer, file, message, field or field
+number of ours from elsewhere, or in which a file of ours was edited since, is left as it is, with a
+line that says so. What --remove needs is in TREE/.sigmoid_cross_entropy_weight_loss. If the program
+is stopped midway, run it again, or with --remove.
+
+Afterwards build the tree as you always did: with CMake, or with make and your Makefile.config.
+
+Exit status: 0 done (with --check: nothing to change), 1 failure (with --check: would change),
+2 wrong input (with --check: any error).
+"""
+
+import argparse
+import re
+import sys
+from pathlib import Path
+
+import _caffe_proto
+import _unified_diff
+from _applied_tree import AppliedTree, Refused
+from _common import ROOT, fail, write_atomic
+
+CAFFE_PROTO = "src/caffe/proto/caffe.proto"
+LANDMARKS = [CAFFE_PROTO, "include/caffe/layer.hpp", "include/caffe/layers/loss_layer.hpp"]
+OVERLAID = ["include/caffe", "src/caffe"]
+SOURCES = {".hpp", ".cpp", ".cu"}
+FRAGMENT = ROOT / "proto" / "sigmoid_cross_entropy_weight_loss.proto"
+SERIES = ROOT / "caffe_patch" / "series"
+
+
+def main():
+    args = parse_arguments()
+    try:
+        status = act(args)
+    except Refused as error:
+        fail(str(error), 2)
+    except KeyboardInterrupt:
+        fail("interrupted: run it again to finish, or with --remove to take it back", 130)
+    except OSError as error:
+        fail(f"{error.filename or args.tree}: {error.strerror}", 2 if args.check else 1)
+    sys.exit(status)
+
+
+def parse_arguments():
+    summary, details = __doc__.split("\n", 1)
+    parser = argparse.ArgumentParser(
+        description=summary, epilog=details, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("tree", metavar="TREE", type=Path, help="the Caffe source tree")
+    what = parser.add_mutually_exclusive_group()
+    what.add_argument("--modernize", action="store_true", help="with the toolchain fixes")
+    what.add_argument("--remove", action="store_true", help="take everything back")
+    how = parser.add_mutually_exclusive_group()
+    how.add_argument("--check", action="store_true", help="print the diff, write nothing")
+    how.add_argument("--patch", metavar="FILE", type=Path, help="write the change as a patch")
+    args = parser.parse_args()
+    if args.remove and args.patch:
+        parser.error("argument --patch: not allowed with argument --remove")
+    return args
+
+
+def act(args):
+    check_is_caffe(args.tree)
+    tree = AppliedTree(args.tree)
+    wanted = {} if args.remove else wanted_files(tree, args.modernize)
+    if args.patch:
+        return write_patch(tree, wanted, args.patch)
+    changes = tree.changes(wanted)
+    if args.check:
+        for path, now, then in changes:
+            sys.stdout.buffer.write(_unified_diff.write(path, now, then))
+        sys.stdout.flush()
+    tree.check_not_edited()
+    if args.check:
+        return 1 if changes else 0
+    tree.make(wanted)
+    report(tree, changes, args.remove)
+    return 0
+
+
+def check_is_caffe(root):
+    for path in LANDMARKS:
+        if not (root / path).is_file():
+            raise Refused(f"{root} is not a Caffe source tree: it has no {path}")
+
+
+def report(tree, changes, removed):
+    verbs = {(True, False): "added", (False, False): "changed", (False, True): "removed"}
+    for path, now, then in changes:
+        print(f"{verbs[now is None, then is None]} {path}")
+    if not changes:
+        print(f"{tree.root}: nothing to {'remove' if removed else 'change'}")
+
+
+def write_patch(tree, wanted, target):
+    stock = ((path, tree.original(path), wanted[path]) for path in sorted(wanted))
+    data = b"".join(_unified_diff.write(path, old, new) for path, old, new in stock if old != new)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    write_atomic(target, data)
+    print(f"wrote {target}: apply it with `patch -p1 < {target.name}` in the tree")
+    return 0
+
+
+# What a tree is to look like
+
+
+def wanted_files(tree, modernize):
+    """{path: bytes} for every file that differs from the tree's original, or is new."""
+    addition = _caffe_proto.Addition(FRAGMENT.read_text(encoding="utf-8"))
+    check_layer_is_new(tree, addition.message[: -len("Parameter")])
+    wanted = {}
+    for path, source in overlay():
+        if tree.original(path) is not None:
+            raise Refused(f"{tree.root / path} exists and is not ours: left as it is")
+        wanted[path] = source.read_bytes()
+    if modernize:
+        apply_series(tree, wanted)
+    try:
+        proto = wanted.get(CAFFE_PROTO, tree.original(CAFFE_PROTO))
+        wanted[CAFFE_PROTO] = addition.add_to(proto)
+    except _caffe_proto.ProtoError as error:
+        raise Refused(f"{tree.root / CAFFE_PROTO} {error}: left as it is") from None
+    return wanted
+
+
+def overlay():
+    """(path in a tree, file of ours) of every new file."""
+    for folder in OVERLAID:
+        for source in sorted((ROOT / folder).rglob("*")):
+            if source.suffix in SOURCES:
+                yield source.relative_to(ROOT).as_posix(), source
+
+
+def check_layer_is_new(tree, layer_type):
+    registration = re.compile(
+        rf"^[^\S\n]*REGISTER_LAYER_(?:CLASS|CREATOR)\s*\(\s*{layer_type}\b".encode(),
+        re.MULTILINE,
+    )
+    for source in sorted((tree.root / "src" / "caffe").rglob("*.c*")):
+        path = source.relative_to(tree.root).as_posix()
+        if source.is_file() and registration.search(tree.original(path) or b""):
+            raise Refused(f"{source} already has a layer {layer_type}: left as it is")
+
+
+def series():
+    """The patches, in order: one name a line, `#` starts a comment."""
+    lines = (line.split("#")[0].strip() for line in SERIES.read_text(encoding="utf-8").splitlines())
+    return [SERIES.parent / line for line in lines if line]
+
+
+def apply_series(tree, wanted):
+    """Apply the toolchain patches, each on top of what WANTED already has of a file.
+
+    A fork may have made the same fix to a file: then there is nothing left to do in that file.
+    """
+    for patch in series():
+        try:
+            for one in _unified_diff.parse(patch.read_bytes()):
+                data = wanted.get(one.path, tree.original(one.path))
+                wanted[one.path] = _unified_diff.apply_once(data, one)
+        except _unified_diff.DiffError as error:
+            raise Refused(
+                f"caffe_patch/{patch.name}: {error}; without --modernize the layer alone goes in"
+            ) from None
+
+
+if __name__ == "__main__":
+    main()
