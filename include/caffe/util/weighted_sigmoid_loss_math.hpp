@@ -8,7 +8,15 @@
 #ifdef __CUDACC__
 #define WEIGHTED_SIGMOID_LOSS_HOST_DEVICE __host__ __device__ __forceinline__
 #else
-#define WEIGHTED_SIGMOID_LOSS_HOST_DEVICE inline
+// static: each source file compiles its own, for its own instruction set.
+#define WEIGHTED_SIGMOID_LOSS_HOST_DEVICE static inline
+#endif
+
+// Whether Fma is fused; a file that raises its instruction set says so itself.
+#if defined(__FMA__) || defined(__aarch64__)
+#ifndef WEIGHTED_SIGMOID_LOSS_FMA
+#define WEIGHTED_SIGMOID_LOSS_FMA
+#endif
 #endif
 
 /**
@@ -38,7 +46,7 @@ namespace weighted_sigmoid_loss {
 WEIGHTED_SIGMOID_LOSS_HOST_DEVICE float Fma(float a, float b, float c) {
 #if defined(__CUDA_ARCH__)
   return __fmaf_rn(a, b, c);
-#elif defined(__FMA__) || defined(__aarch64__)
+#elif defined(WEIGHTED_SIGMOID_LOSS_FMA)
   return __builtin_fmaf(a, b, c);
 #else
   return a * b + c;
@@ -48,7 +56,7 @@ WEIGHTED_SIGMOID_LOSS_HOST_DEVICE float Fma(float a, float b, float c) {
 WEIGHTED_SIGMOID_LOSS_HOST_DEVICE double Fma(double a, double b, double c) {
 #if defined(__CUDA_ARCH__)
   return __fma_rn(a, b, c);
-#elif defined(__FMA__) || defined(__aarch64__)
+#elif defined(WEIGHTED_SIGMOID_LOSS_FMA)
   return __builtin_fma(a, b, c);
 #else
   return a * b + c;

@@ -2,11 +2,13 @@
 #include <cmath>
 #include <limits>
 #include <random>
+#include <string>
 #include <vector>
 
 #include "gtest/gtest.h"
 
 #include "caffe/util/weighted_sigmoid_loss.hpp"
+#include "caffe/util/weighted_sigmoid_loss_loops.hpp"
 #include "caffe/util/weighted_sigmoid_loss_math.hpp"
 
 // The kernel alone: its errors against long double, its sums, its corners.
@@ -44,75 +46,175 @@ class LargestError {
 #define EXPECT_WITHIN_ULP(largest, bound) \
   EXPECT_LE((largest).ulp(), bound) << "at " << (largest).where()
 
-/// exp, log1p, loss and gradient at one score after another.
-template <typename T>
-class ErrorWalk {
- public:
-  void Visit(T x) {
-    const T magnitude = std::abs(x);
-    const Real u = std::exp(-Real(magnitude));
-    const Real tiny = std::numeric_limits<T>::min();
-    const T got_u = ExpNegative(magnitude);
-    exp_.Add(got_u - u, u, u < tiny ? tiny : Real(0), x);
-    const Real log1p_got_u = std::log1p(Real(got_u));
-    log1p_.Add(Log1p(got_u) - log1p_got_u, log1p_got_u, 0, got_u);
-
-    const Real log1p_u = std::log1p(u);
-    const Real softplus = std::max(Real(x), Real(0)) + log1p_u;
-    const Real softplus_neg = std::max(-Real(x), Real(0)) + log1p_u;
-    const Real sigmoid = (x < 0 ? u : Real(1)) / (1 + u);
-    const Real sigmoid_neg = (x < 0 ? Real(1) : u) / (1 + u);
-    static const T kTargets[] = {T(0), T(1), T(0.3)};
-    static const T kA = T(3.7), kB = T(0.9);
-    for (const T t : kTargets) {
-      const Real positive = Real(kA) * t, negative = Real(kB) * (1 - Real(t));
-      const Real floor = tiny * kA;
-      const Real loss = positive * softplus_neg + negative * softplus;
-      loss_.Add(LossElement(x, t, kA, kB) - loss, loss, floor, x);
-      const Real up = negative * sigmoid, down = positive * sigmoid_neg;
-      gradient_.Add(GradientElement(x, t, kA, kB) - (up - down),
-                    std::max(up, down), floor, x);
-    }
+/// What an element's exact loss and gradient are, and the floors of its errors.
+struct Exact {
+  template <typename T>
+  Exact(T x, T t, T a, T b) {
+    const Real u = std::exp(-std::abs(Real(x))), log1p_u = std::log1p(u);
+    const Real positive = Real(a) * t, negative = Real(b) * (1 - Real(t));
+    loss = positive * (std::max(-Real(x), Real(0)) + log1p_u) +
+           negative * (std::max(Real(x), Real(0)) + log1p_u);
+    const Real up = negative * (x < 0 ? u : Real(1)) / (1 + u);
+    const Real down = positive * (x < 0 ? Real(1) : u) / (1 + u);
+    gradient = up - down;
+    larger_term = std::max(up, down);
+    floor = std::numeric_limits<T>::min() * std::max(a, b);
   }
-
-  void Expect() const {
-    EXPECT_WITHIN_ULP(exp_, 0.75);
-    EXPECT_WITHIN_ULP(log1p_, 1.5);
-    EXPECT_WITHIN_ULP(loss_, 2.5);
-    EXPECT_WITHIN_ULP(gradient_, 2.5);
-    // A walk that compares nothing would pass as well.
-    EXPECT_GT(exp_.ulp(), 0.25);
-    EXPECT_GT(gradient_.ulp(), 0.5);
-  }
-
- private:
-  LargestError exp_, log1p_, loss_, gradient_;
+  Real loss, gradient, larger_term, floor;
 };
 
-TEST(WeightedSigmoidLossTest, TestFloatErrors) {
-  ErrorWalk<float> walk;
-  const uint32_t kStride = 1999;  // prime: every exponent, mixed low bits
+/// float: every exponent and mixed low bits; double: where it matters.
+std::vector<float> Scores(float) {
+  const uint32_t kStride = 1999;  // prime
+  std::vector<float> scores;
   for (uint64_t bits = 0; bits < (uint64_t(1) << 32); bits += kStride) {
     const float x = BitCast<float>(static_cast<uint32_t>(bits));
     if (std::isfinite(x)) {
-      walk.Visit(x);
+      scores.push_back(x);
     }
   }
-  walk.Expect();
+  return scores;
 }
 
-TEST(WeightedSigmoidLossTest, TestDoubleErrors) {
-  ErrorWalk<double> walk;
+std::vector<double> Scores(double) {
   std::mt19937_64 random(1701);
   std::normal_distribution<double> common(0, 5);
   std::uniform_real_distribution<double> wide(-720, 720);
   std::uniform_real_distribution<double> exponent(-1074, 1024);
+  std::vector<double> scores;
   for (int i = 0; i < 500000; ++i) {
-    walk.Visit(common(random));
-    walk.Visit(wide(random));
-    walk.Visit(std::exp2(exponent(random)));
+    scores.push_back(common(random));
+    scores.push_back(wide(random));
+    scores.push_back(std::exp2(exponent(random)));
   }
-  walk.Expect();
+  return scores;
+}
+
+/// The instruction sets that this machine has.
+template <typename T>
+std::vector<Loops<T> > AllLoops() {
+  std::vector<Loops<T> > all(1, BaselineLoops<T>());
+#ifdef __x86_64__
+  if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")) {
+    all.push_back(Avx2Loops<T>());
+  }
+  if (__builtin_cpu_supports("avx512bw") &&
+      __builtin_cpu_supports("avx512dq") &&
+      __builtin_cpu_supports("avx512vl")) {
+    all.push_back(Avx512Loops<T>());
+  }
+#endif
+  return all;
+}
+
+typedef ::testing::Types<float, double> FloatAndDouble;
+
+template <typename T>
+class WeightedSigmoidLossErrorTest : public ::testing::Test {};
+
+TYPED_TEST_CASE(WeightedSigmoidLossErrorTest, FloatAndDouble);
+
+TYPED_TEST(WeightedSigmoidLossErrorTest, TestFunctions) {
+  typedef TypeParam T;
+  const Real tiny = std::numeric_limits<T>::min();
+  LargestError exp, log1p;
+  for (const T x : Scores(T())) {
+    const T magnitude = std::abs(x);
+    const T got_u = ExpNegative(magnitude);
+    const Real u = std::exp(-Real(magnitude));
+    exp.Add(got_u - u, u, u < tiny ? tiny : Real(0), x);
+    const Real log1p_got_u = std::log1p(Real(got_u));
+    log1p.Add(Log1p(got_u) - log1p_got_u, log1p_got_u, 0, got_u);
+  }
+  EXPECT_WITHIN_ULP(exp, 0.75);
+  EXPECT_WITHIN_ULP(log1p, 1.5);
+  // A walk that compares nothing would pass as well.
+  EXPECT_GT(exp.ulp(), 0.25);
+  EXPECT_GT(log1p.ulp(), 0.25);
+}
+
+/// Losses and gradients of all scores, for each instruction set, and their bits
+/// where there is a fused multiply-add.
+TYPED_TEST(WeightedSigmoidLossErrorTest, TestLoops) {
+  typedef TypeParam T;
+  const std::vector<T> scores = Scores(T());
+  const std::size_t count = scores.size();
+  const T kTargets[] = {0, 1, T(0.3)};
+  const T kA = T(3.7), kB = T(0.9);
+  for (const T t : kTargets) {
+    const std::vector<T> targets(count, t);
+    const Stretch<T> stretch = {count, scores.data(), targets.data(), false, 0};
+    std::vector<double> fused_losses;
+    std::vector<T> fused_gradients;
+    for (const Loops<T>& loops : AllLoops<T>()) {
+      SCOPED_TRACE(loops.name);
+      std::vector<double> losses(count);
+      std::vector<T> gradients(count);
+      EXPECT_EQ(count, loops.losses(stretch, kA, kB, losses.data()).valid);
+      loops.gradients(stretch, kA, kB, gradients.data());
+      LargestError loss_error, gradient_error;
+      for (std::size_t i = 0; i < count; ++i) {
+        const Exact exact(scores[i], t, kA, kB);
+        loss_error.Add(losses[i] - exact.loss, exact.loss, exact.floor,
+                       scores[i]);
+        gradient_error.Add(gradients[i] - exact.gradient, exact.larger_term,
+                           exact.floor, scores[i]);
+      }
+      EXPECT_WITHIN_ULP(loss_error, 2.5);
+      EXPECT_WITHIN_ULP(gradient_error, 2.5);
+      EXPECT_GT(loss_error.ulp(), 0.5);
+      EXPECT_GT(gradient_error.ulp(), 0.5);
+      if (std::string(loops.name) != "baseline") {
+        EXPECT_TRUE(fused_losses.empty() || fused_losses == losses);
+        EXPECT_TRUE(fused_gradients.empty() || fused_gradients == gradients);
+        fused_losses.swap(losses);
+        fused_gradients.swap(gradients);
+      }
+    }
+  }
+}
+
+/// Every length and misalignment gives an element the bits that it has alone.
+TYPED_TEST(WeightedSigmoidLossErrorTest, TestTails) {
+  typedef TypeParam T;
+  const std::size_t kSize = 80, kEnd = 99;
+  std::vector<T> scores(kSize), targets(kSize), a(kSize), b(kSize);
+  std::vector<double> wide_a(kSize), wide_b(kSize);
+  std::mt19937 random(1701);
+  for (std::size_t i = 0; i < kSize; ++i) {
+    scores[i] = std::normal_distribution<T>(0, 5)(random);
+    targets[i] = i % 5 == 2 ? T(-1) : std::uniform_real_distribution<T>()(random);
+    wide_a[i] = a[i] = T(1 + i % 4);
+    wide_b[i] = b[i] = T(2 + i % 3);
+  }
+  for (const Loops<T>& loops : AllLoops<T>()) {
+    SCOPED_TRACE(loops.name);
+    for (std::size_t begin = 0; begin < 8; ++begin) {
+      for (std::size_t end = begin; end <= kSize; ++end) {
+        std::vector<double> losses(kSize + 1, kEnd);
+        std::vector<T> gradients(kSize + 1, kEnd);
+        const Stretch<T> stretch = {end - begin, &scores[begin],
+                                    &targets[begin], true, -1};
+        const Counts counts = loops.losses_each(stretch, &wide_a[begin],
+                                                &wide_b[begin], &losses[begin]);
+        loops.gradients_each(stretch, &a[begin], &b[begin], &gradients[begin]);
+        uint32_t valid = 0;
+        for (std::size_t i = begin; i < end; ++i) {
+          const Stretch<T> alone = {1, &scores[i], &targets[i], true, -1};
+          double loss = kEnd;
+          T gradient = kEnd;
+          valid += loops.losses(alone, wide_a[i], wide_b[i], &loss).valid;
+          loops.gradients(alone, a[i], b[i], &gradient);
+          ASSERT_EQ(loss, losses[i]) << begin << ' ' << i << ' ' << end;
+          ASSERT_EQ(gradient, gradients[i]) << begin << ' ' << i << ' ' << end;
+          ASSERT_EQ(targets[i] == -1, gradient == 0);
+        }
+        EXPECT_EQ(valid, counts.valid);
+        EXPECT_EQ(kEnd, losses[end]);
+        EXPECT_EQ(kEnd, gradients[end]);
+      }
+    }
+  }
 }
 
 template <typename T>
@@ -250,7 +352,6 @@ class WeightedSigmoidLossSumTest : public ::testing::Test {
   Elements<T> elements_;
 };
 
-typedef ::testing::Types<float, double> FloatAndDouble;
 TYPED_TEST_CASE(WeightedSigmoidLossSumTest, FloatAndDouble);
 
 TYPED_TEST(WeightedSigmoidLossSumTest, TestCounts) {

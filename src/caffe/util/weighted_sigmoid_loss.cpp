@@ -2,7 +2,9 @@
 
 #include <algorithm>
 #include <cmath>
+#include <limits>
 
+#include "caffe/util/weighted_sigmoid_loss_loops.hpp"
 #include "caffe/util/weighted_sigmoid_loss_math.hpp"
 
 namespace caffe {
@@ -11,8 +13,9 @@ namespace weighted_sigmoid_loss {
 
 namespace {
 
-// Elements of a block are summed in kLanes partial sums, blocks with their
-// rounding errors: neither a long input nor a long block loses digits.
+// The loops write the losses of a block, which are summed in kLanes partial
+// sums; blocks are summed with their rounding errors. So neither a long input
+// nor a long block loses digits, and the order is that of the elements alone.
 const std::size_t kBlock = 512;
 const std::size_t kLanes = 8;
 
@@ -26,11 +29,6 @@ class CompensatedSum {
                                                 : (value - sum) + sum_;
     sum_ = sum;
   }
-  void Add(const double (&lanes)[kLanes]) {
-    for (std::size_t lane = 0; lane < kLanes; ++lane) {
-      Add(lanes[lane]);
-    }
-  }
   /// The sum; infinity and NaN as plain addition gives them.
   double Get() const { return std::isfinite(sum_) ? sum_ + error_ : sum_; }
 
@@ -39,20 +37,46 @@ class CompensatedSum {
   double error_;
 };
 
-/// Neighbouring elements of the same constants.
-template <typename T>
-struct Run {
-  std::size_t begin;
-  std::size_t end;
-  double a;  // without the element weights
-  double b;
-  const T* weight;     // of the element at begin, or NULL
-  std::size_t stride;  // of the weights, 0 or 1
-};
-
-std::size_t Index(const Axis& axis, std::size_t i) {
-  return i / axis.inner % axis.size;
+double SumOfBlock(const double* values, std::size_t count) {
+  double lanes[kLanes] = {};
+  std::size_t i = 0;
+  for (; i + kLanes <= count; i += kLanes) {
+    for (std::size_t lane = 0; lane < kLanes; ++lane) {
+      lanes[lane] += values[i + lane];
+    }
+  }
+  for (; i < count; ++i) {
+    lanes[i % kLanes] += values[i];
+  }
+  return ((lanes[0] + lanes[1]) + (lanes[2] + lanes[3])) +
+         ((lanes[4] + lanes[5]) + (lanes[6] + lanes[7]));
 }
+
+/// Where a walk through the elements is along an axis.
+class Cursor {
+ public:
+  Cursor(const Axis& axis, std::size_t i)
+      : axis_(axis),
+        index_(i / axis.inner % axis.size),
+        left_(axis.size > 1 ? axis.inner - i % axis.inner
+                            : static_cast<std::size_t>(-1)) {}
+  std::size_t index() const { return index_; }
+  /// How many elements there are until the index changes.
+  std::size_t left() const { return left_; }
+  /// Goes on by no more than what is left.
+  void Advance(std::size_t count) {
+    left_ -= count;
+    if (left_ == 0) {
+      index_ = index_ + 1 == axis_.size ? 0 : index_ + 1;
+      left_ = axis_.inner;
+    }
+  }
+
+ private:
+  const Axis axis_;
+  std::size_t index_;
+  std::size_t left_;
+};
 
 template <typename T>
 std::size_t Offset(const ElementWeights<T>& weight, std::size_t i) {
@@ -64,49 +88,51 @@ std::size_t Offset(const ElementWeights<T>& weight, std::size_t i) {
   return offset;
 }
 
-/// The length of runs: the smallest inner, which divides the others.
-template <typename T>
-std::size_t RunLength(const Elements<T>& elements) {
-  std::size_t length = elements.count;
-  if (elements.channel.size > 1) {
-    length = std::min(length, elements.channel.inner);
-  }
-  if (elements.balance && elements.scope.size > 1) {
-    length = std::min(length, elements.scope.inner);
-  }
-  if (elements.weight.data) {
-    length = std::min(length, elements.weight.size[elements.weight.axes - 1]);
-  }
-  return length;
-}
+/// Neighbouring elements of the same constants, but for the element weights.
+struct Run {
+  std::size_t begin;
+  std::size_t end;
+  double a;
+  double b;
+};
 
-/// Calls visit(run) for the runs of [begin, end), in order.
-template <typename T, typename Visit>
-void ForEachRun(const Elements<T>& elements, double scale, std::size_t begin,
-                std::size_t end, Visit visit) {
-  const std::size_t length = RunLength(elements);
-  while (begin < end) {
-    const std::size_t c = Index(elements.channel, begin);
-    Run<T> run;
-    run.begin = begin;
-    run.end = std::min(end, begin - begin % length + length);
-    run.a = scale * elements.cls_weight[c];
-    run.b = scale * elements.neg_weight[c];
-    if (elements.balance) {
-      const std::size_t s = Index(elements.scope, begin);
-      run.a *= elements.balance[2 * s];
-      run.b *= elements.balance[2 * s + 1];
-    }
-    run.weight = NULL;
-    run.stride = 0;
-    if (elements.weight.data) {
-      run.weight = elements.weight.data + Offset(elements.weight, begin);
-      run.stride = elements.weight.stride[elements.weight.axes - 1];
-    }
-    visit(run);
-    begin = run.end;
+/// Goes through [begin, end) run by run.
+template <typename T>
+class Runs {
+ public:
+  Runs(const Elements<T>& elements, double scale, std::size_t begin,
+       std::size_t end)
+      : elements_(elements),
+        scale_(scale),
+        end_(end),
+        channel_(elements.channel, begin),
+        scope_(elements.balance ? elements.scope : Axis(), begin) {
+    run_.end = begin;
   }
-}
+  bool HasNext() const { return run_.end < end_; }
+  const Run& Next() {
+    run_.begin = run_.end;
+    run_.a = scale_ * elements_.cls_weight[channel_.index()];
+    run_.b = scale_ * elements_.neg_weight[channel_.index()];
+    if (elements_.balance) {
+      run_.a *= elements_.balance[2 * scope_.index()];
+      run_.b *= elements_.balance[2 * scope_.index() + 1];
+    }
+    const std::size_t count = std::min(
+        std::min(channel_.left(), scope_.left()), end_ - run_.begin);
+    channel_.Advance(count);
+    scope_.Advance(count);
+    run_.end = run_.begin + count;
+    return run_;
+  }
+
+ private:
+  const Elements<T>& elements_;
+  const double scale_;
+  const std::size_t end_;
+  Cursor channel_, scope_;
+  Run run_;
+};
 
 template <typename T>
 bool IsIgnored(const Elements<T>& elements, std::size_t i) {
@@ -114,27 +140,93 @@ bool IsIgnored(const Elements<T>& elements, std::size_t i) {
          elements.targets[i] == elements.ignore_label;
 }
 
-/// Adds a run's terms to the lanes, and its counts to the sums.
-template <typename T>
-void AddLosses(const Elements<T>& elements, const Run<T>& run,
-               double (&lanes)[kLanes], LossSums* sums) {
-  for (std::size_t i = run.begin; i < run.end; ++i) {
-    if (IsIgnored(elements, i)) {
-      continue;
+/// Multiplies a and b of the elements [begin, end) by their weights; whether all
+/// of these are finite and not negative.
+template <typename T, typename Value>
+bool Weigh(const ElementWeights<T>& weight, std::size_t begin, std::size_t end,
+           Value* a, Value* b) {
+  const std::size_t size = weight.size[weight.axes - 1];
+  const std::size_t stride = weight.stride[weight.axes - 1];
+  bool all_good = true;
+  for (std::size_t first = begin; first < end;) {
+    const std::size_t last = std::min(end, first - first % size + size);
+    const T* e = weight.data + Offset(weight, first);
+    for (std::size_t i = first; i < last; ++i, e += stride) {
+      a[i - begin] *= *e;
+      b[i - begin] *= *e;
+      all_good &= *e >= 0 && *e <= std::numeric_limits<T>::max();
     }
-    const T t = elements.targets[i];
-    double a = run.a, b = run.b;
-    if (run.weight) {
-      const double e = run.weight[(i - run.begin) * run.stride];
-      a *= e;
-      b *= e;
-      sums->bad_weights += !(std::isfinite(e) && e >= 0);
-    }
-    lanes[i % kLanes] += LossElement(elements.scores[i], t, a, b);
-    ++sums->valid;
-    sums->bad_targets += !(t >= T(0) && t <= T(1));
+    first = last;
   }
+  return all_good;
 }
+
+template <typename T>
+std::size_t CountBadWeights(const Elements<T>& elements, std::size_t begin,
+                            std::size_t end) {
+  std::size_t bad = 0;
+  for (std::size_t i = begin; i < end; ++i) {
+    const T e = elements.weight.data[Offset(elements.weight, i)];
+    bad += !(std::isfinite(e) && e >= 0) && !IsIgnored(elements, i);
+  }
+  return bad;
+}
+
+/// A block of neighbouring elements and their constants: the first of a and b
+/// where they are the same for all, else one an element. Value is double for
+/// losses and T, to which they are rounded, for gradients.
+template <typename T, typename Value>
+class Block {
+ public:
+  Block(const Elements<T>& elements, double scale, std::size_t begin)
+      : begin_(begin),
+        end_(std::min(begin + kBlock, elements.count)),
+        has_bad_weight_(false) {
+    stretch_.count = end_ - begin_;
+    stretch_.scores = elements.scores + begin_;
+    stretch_.targets = elements.targets + begin_;
+    stretch_.has_ignore_label = elements.has_ignore_label;
+    stretch_.ignore_label = elements.ignore_label;
+    Runs<T> runs(elements, scale, begin_, end_);
+    const Run run = runs.Next();
+    a_[0] = Saturate<Value>(run.a);
+    b_[0] = Saturate<Value>(run.b);
+    is_same_ = run.end == end_ && !elements.weight.data;
+    if (is_same_) {
+      return;
+    }
+    Fill(run);
+    while (runs.HasNext()) {
+      Fill(runs.Next());
+    }
+    if (elements.weight.data) {
+      has_bad_weight_ = !Weigh(elements.weight, begin_, end_, a_, b_);
+    }
+  }
+  std::size_t begin() const { return begin_; }
+  std::size_t end() const { return end_; }
+  const Stretch<T>& stretch() const { return stretch_; }
+  bool is_same() const { return is_same_; }
+  bool has_bad_weight() const { return has_bad_weight_; }
+  const Value* a() const { return a_; }
+  const Value* b() const { return b_; }
+
+ private:
+  void Fill(const Run& run) {
+    std::fill(a_ + (run.begin - begin_), a_ + (run.end - begin_),
+              Saturate<Value>(run.a));
+    std::fill(b_ + (run.begin - begin_), b_ + (run.end - begin_),
+              Saturate<Value>(run.b));
+  }
+
+  const std::size_t begin_;
+  const std::size_t end_;
+  Stretch<T> stretch_;
+  bool is_same_;
+  bool has_bad_weight_;
+  Value a_[kBlock];
+  Value b_[kBlock];
+};
 
 /// Adds sum t and sum (1 - t) over the elements [begin, end) that count.
 template <typename T>
@@ -151,8 +243,8 @@ void AddTargets(const Elements<T>& elements, std::size_t begin,
         negative[i % kLanes] += 1 - t;
       }
     }
-    positives->Add(positive);
-    negatives->Add(negative);
+    positives->Add(SumOfBlock(positive, kLanes));
+    negatives->Add(SumOfBlock(negative, kLanes));
   }
 }
 
@@ -160,16 +252,22 @@ void AddTargets(const Elements<T>& elements, std::size_t begin,
 
 template <typename T>
 LossSums Loss(const Elements<T>& elements, double scale) {
+  const Loops<T>& loops = BestLoops<T>();
   CompensatedSum loss;
   LossSums sums = LossSums();
+  double losses[kBlock];
   for (std::size_t begin = 0; begin < elements.count; begin += kBlock) {
-    double lanes[kLanes] = {};
-    ForEachRun(elements, scale, begin,
-               std::min(begin + kBlock, elements.count),
-               [&](const Run<T>& run) {
-                 AddLosses(elements, run, lanes, &sums);
-               });
-    loss.Add(lanes);
+    const Block<T, double> block(elements, scale, begin);
+    const Counts counts =
+        block.is_same()
+            ? loops.losses(block.stretch(), *block.a(), *block.b(), losses)
+            : loops.losses_each(block.stretch(), block.a(), block.b(), losses);
+    loss.Add(SumOfBlock(losses, block.stretch().count));
+    sums.valid += counts.valid;
+    sums.bad_targets += counts.bad_targets;
+    if (block.has_bad_weight()) {
+      sums.bad_weights += CountBadWeights(elements, block.begin(), block.end());
+    }
   }
   sums.loss = loss.Get();
   return sums;
@@ -177,18 +275,15 @@ LossSums Loss(const Elements<T>& elements, double scale) {
 
 template <typename T>
 void Gradient(const Elements<T>& elements, double scale, T* grad) {
-  ForEachRun(
-      elements, scale, 0, elements.count, [&](const Run<T>& run) {
-        const T a = Saturate<T>(run.a), b = Saturate<T>(run.b);
-        for (std::size_t i = run.begin; i < run.end; ++i) {
-          const T e =
-              run.weight ? run.weight[(i - run.begin) * run.stride] : T(1);
-          grad[i] = IsIgnored(elements, i)
-                        ? T(0)
-                        : GradientElement(elements.scores[i],
-                                          elements.targets[i], e * a, e * b);
-        }
-      });
+  const Loops<T>& loops = BestLoops<T>();
+  for (std::size_t begin = 0; begin < elements.count; begin += kBlock) {
+    const Block<T, T> block(elements, scale, begin);
+    if (block.is_same()) {
+      loops.gradients(block.stretch(), *block.a(), *block.b(), grad + begin);
+    } else {
+      loops.gradients_each(block.stretch(), block.a(), block.b(), grad + begin);
+    }
+  }
 }
 
 template <typename T>
