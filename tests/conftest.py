@@ -1,6 +1,5 @@
 """What the tests share: Caffe's unpatched source, and the Caffe that was built from it."""
 
-import subprocess
 from pathlib import Path
 
 import pytest
@@ -11,6 +10,12 @@ ROOT = Path(__file__).resolve().parent.parent
 def must_exist(path):
     assert path.exists(), f"{path} is missing: run `make runtest`"
     return path
+
+
+@pytest.fixture(autouse=True)
+def caffes_log(monkeypatch):
+    """The programs that a test runs log all, whatever an earlier test's imports have set."""
+    monkeypatch.delenv("GLOG_minloglevel", raising=False)
 
 
 @pytest.fixture(scope="session")
@@ -27,15 +32,3 @@ def caffe_install():
 @pytest.fixture(scope="session")
 def caffe_bin(caffe_install):
     return caffe_install / "bin" / "caffe"
-
-
-@pytest.fixture(scope="session")
-def run_caffe(caffe_bin):
-    """Run the caffe program; return the finished process, with its log in stderr."""
-
-    def run(*arguments, cwd):
-        return subprocess.run(
-            [caffe_bin, *arguments], cwd=cwd, capture_output=True, text=True, timeout=600
-        )
-
-    return run

@@ -1,0 +1,61 @@
+# What people type. Each target does only what is not done yet; all output is under build/.
+
+# Debian's Python, whatever python3 is first on PATH: pycaffe is built for it.
+PYTHON := /usr/bin/python3
+VENV := build/venv
+
+# make CAFFE_SOURCE=PATH: use this tree or tarball of upstream Caffe instead of fetching it
+# make DEPS=off: install no Debian packages
+# make JOBS=N: run N compilers at a time instead of what cores and memory allow
+# make CUDA_ARCH=90: compile for these GPUs, or "native", instead of all of today's
+
+# Another Python's settings and the user's own packages stay out of all of this.
+unexport PYTHONPATH PYTHONHOME VIRTUAL_ENV
+export PYTHONNOUSERSITE := 1
+
+SOURCE = $(if $(CAFFE_SOURCE),--source "$(CAFFE_SOURCE)")
+FETCH = $(PYTHON) scripts/fetch.py $(SOURCE)
+BUILD = $(PYTHON) scripts/build.py $(SOURCE) $(if $(JOBS),--jobs "$(JOBS)")
+PACKAGES = $(PYTHON) scripts/install_packages.py
+
+.DEFAULT_GOAL := help
+.NOTPARALLEL:
+.PHONY: help demo runtest patch cuda cuda-check lint clean
+
+help: ## this list
+	@echo "Caffe with the layer SigmoidCrossEntropyWeightLoss"
+	@echo
+	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | awk -F'\t' '{printf "  make %-11s %s\n", $$1, $$2}'
+	@echo
+	@sed -n 's/^# make \([A-Z_]*=[^:]*\): /\1\t/p' $(MAKEFILE_LIST) | awk -F'\t' '{printf "  %-18s %s\n", $$1, $$2}'
+
+demo: ## train on long-tailed Fashion-MNIST with and without class weights: build/demo
+	$(PACKAGES) build demo
+	$(BUILD) cpu
+	$(PYTHON) scripts/make_venv.py $(VENV)
+	$(VENV)/bin/python examples/fashion_mnist/demo.py --install build/cpu/install --output build/demo
+
+runtest: ## run all tests: upstream's and ours, C++ and Python
+	$(PACKAGES) build demo test
+	$(BUILD) cpu --tests
+	$(PYTHON) scripts/runtest.py
+
+patch: ## write the layer as one patch on a stock Caffe tree: build/weighted_sigmoid_loss.patch
+	$(FETCH)
+	$(PYTHON) scripts/apply.py build/source/caffe --patch build/weighted_sigmoid_loss.patch
+
+cuda: ## build Caffe with CUDA: build/cuda/install
+	$(PACKAGES) build cuda
+	$(BUILD) cuda --tests
+
+cuda-check: ## compile our .cu files as C++11 for three GPU generations, no warning allowed
+	$(PACKAGES) build cuda
+	$(PYTHON) scripts/compile_cuda.py
+
+lint: ## check the format and style of all files that are ours
+	$(PACKAGES) build
+	$(FETCH)
+	$(PYTHON) scripts/lint.py
+
+clean: ## remove all that was built, but not Caffe's source
+	rm -rf build/cpu build/cuda build/venv build/lint-venv

@@ -1,0 +1,71 @@
+#!/usr/bin/python3
+"""Check the format and style of the files that are ours; all findings are printed.
+
+Python: ruff. C++ and CUDA: clang-format, and Caffe's own linter, scripts/cpp_lint.py of its source.
+caffe_patch/: check_patches.py. --fix formats the files first.
+"""
+
+import argparse
+import os
+import subprocess
+import sys
+
+from _common import ROOT
+from make_venv import PYTHON, make_venv
+
+CPP_LINT = ROOT / "build" / "source" / "caffe" / "scripts" / "cpp_lint.py"
+REQUIREMENTS = ROOT / "scripts" / "lint_requirements.txt"
+# The kernel knows nothing of Caffe, so that Caffe's own functions are not for it.
+KERNEL = "weighted_sigmoid_loss"
+NOT_FOR_KERNEL = ["caffe/alt_fn", "caffe/random_fn"]
+
+
+def cpp_files():
+    folders = (ROOT / "include", ROOT / "src")
+    found = (path for folder in folders for path in folder.rglob("*"))
+    return sorted(p.relative_to(ROOT) for p in found if p.suffix in {".hpp", ".cpp", ".cu"})
+
+
+def commands(fix):
+    """Each as (what it is, its command line)."""
+    programs = make_venv(ROOT / "build" / "lint-venv", REQUIREMENTS).parent
+    files = cpp_files()
+    kernel = [path for path in files if path.stem.replace("test_", "").startswith(KERNEL)]
+    layer = [path for path in files if path not in kernel]
+    if fix:
+        yield "ruff, fixing", [programs / "ruff", "check", "--quiet", "--fix", "."]
+        yield "ruff format, writing", [programs / "ruff", "format", "--quiet", "."]
+        yield "clang-format, writing", [programs / "clang-format", "-i", *files]
+    yield "ruff", [programs / "ruff", "check", "--quiet", "."]
+    yield "ruff format", [programs / "ruff", "format", "--quiet", "--diff", "."]
+    yield "clang-format", [programs / "clang-format", "--dry-run", "--Werror", *files]
+    without = ",".join(f"-{rule}" for rule in NOT_FOR_KERNEL)
+    yield "cpp_lint, the layer", [PYTHON, CPP_LINT, *layer]
+    yield "cpp_lint, the kernel", [PYTHON, CPP_LINT, f"--filter={without}", *kernel]
+    yield "caffe_patch", [PYTHON, ROOT / "scripts" / "check_patches.py"]
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--fix", action="store_true", help="format the files first")
+    failed = []
+    # cpp_lint uses a module that later Pythons warn of.
+    environment = {**os.environ, "PYTHONWARNINGS": "ignore"}
+    for name, argv in commands(parser.parse_args().fix):
+        done = subprocess.run(
+            argv,
+            cwd=ROOT,
+            env=environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        print(f"lint: {name}: {'failed' if done.returncode else 'ok'}", flush=True)
+        if done.returncode:
+            failed.append(name)
+            print(done.stdout)
+    sys.exit(1 if failed else 0)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,72 @@
+#!/usr/bin/python3
+"""Make a virtual environment of Debian's Python, for what runs on the built Caffe.
+
+It sees Debian's own packages (NumPy and so on: those that pycaffe is built against). With
+--requirements it has pip and what that file names, and sees nothing else. An environment that is
+complete and made for the same Python and requirements is left as it is; any other is made anew.
+"""
+
+import argparse
+import hashlib
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+from _common import fail
+
+PYTHON = Path("/usr/bin/python3")
+STAMP = "complete"
+
+
+def stamp_text(python, requirements):
+    """What the environment depends on: the interpreter, by version, and the requirements."""
+    ask = "import sys; print(sys.version)"
+    try:
+        version = subprocess.run(
+            [python, "-I", "-c", ask], check=True, stdout=subprocess.PIPE
+        ).stdout
+    except (OSError, subprocess.CalledProcessError):
+        fail(f"{python} does not run; install it: apt-get install python3")
+    wanted = requirements.read_bytes() if requirements else b""
+    return hashlib.sha256(version + wanted).hexdigest() + "\n"
+
+
+def make_venv(folder, requirements=None, python=PYTHON):
+    """Return the Python of the environment FOLDER, which is made where it is not there yet."""
+    stamp = stamp_text(python, requirements)
+    inside = folder / "bin" / "python"
+    if inside.exists() and (folder / STAMP).exists() and (folder / STAMP).read_text() == stamp:
+        return inside
+    print(f"make_venv: making {folder}", flush=True)
+    shutil.rmtree(folder, ignore_errors=True)
+    kind = [] if requirements else ["--system-site-packages", "--without-pip"]
+    call([python, "-I", "-m", "venv", *kind, folder], "apt-get install python3-venv")
+    if requirements:
+        pip = [inside, "-m", "pip", "--disable-pip-version-check", "install", "--quiet"]
+        call([*pip, "--requirement", requirements], "is the network there?")
+    # Last, so that an environment whose making was interrupted is not taken for a whole one.
+    (folder / STAMP).write_text(stamp)
+    return inside
+
+
+def call(argv, remedy):
+    done = subprocess.run(argv, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    if done.returncode != 0:
+        lines = done.stdout.strip().splitlines() or ["no output"]
+        full = any("No space left" in line for line in lines)
+        print(done.stdout, file=sys.stderr, end="")
+        words = " ".join(map(str, argv))
+        fail(f"{words} failed: {'the disk is full' if full else remedy}")
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("folder", type=Path, metavar="DIR")
+    parser.add_argument("--requirements", type=Path, metavar="FILE", help="what pip installs")
+    arguments = parser.parse_args()
+    make_venv(arguments.folder, arguments.requirements)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,175 @@
+#!/usr/bin/python3
+"""Run all tests on the Caffe that `scripts/build.py cpu --tests` built, and count them.
+
+These are upstream's C++ tests with ours, upstream's Python tests, and ours. Each of upstream's
+C++ cases must have run: their list is tests/upstream_cases.txt, which is checked against the
+unpatched source. The last line has the totals; exit status 0 means that all of them passed.
+"""
+
+import os
+import re
+import subprocess
+import sys
+import tempfile
+import xml.etree.ElementTree as ElementTree
+from collections import Counter
+from pathlib import Path
+
+from _common import ROOT, fail
+from _upstream_cases import upstream_cases
+from make_venv import make_venv
+
+SOURCE = ROOT / "build" / "source" / "caffe"
+CPU = ROOT / "build" / "cpu"
+TESTS = ROOT / "tests"
+LIST = TESTS / "upstream_cases.txt"
+TIMEOUT = 1800  # seconds a suite, which is many times what any takes
+CASE_START = re.compile(r"\[ RUN      \] (\S+)")
+CASE_END = re.compile(r"\[ +(OK|FAILED) +\] ([^\s,]+)")
+
+
+def cpp_tests(scratch):
+    """Run the C++ tests; return {name: passed}. One that never ended has not passed."""
+    program = CPU / "cmake" / "caffe" / "test" / "test.testbin"
+    if not program.exists():
+        fail("the C++ tests are not built; run `make runtest`, or scripts/build.py cpu --tests")
+    # They name their files relative to Caffe's top folder.
+    (scratch / "src").symlink_to(CPU / "caffe" / "src")
+    images = CPU / "caffe" / "examples" / "images"
+    if images.exists():
+        (scratch / "examples").symlink_to(images.parent)
+    else:
+        print("this Caffe source lacks examples/images: stand-ins of the same sizes are used")
+        python = make_venv(ROOT / "build" / "venv")
+        run([python, TESTS / "stand_in_images.py", scratch / "examples" / "images"], scratch)
+    log = CPU / "cpp_tests.log"
+    with log.open("wb") as stream:
+        argv = [program, "--gtest_filter=-*GPU*", "--gtest_color=no"]
+        done = run(argv, scratch, stdout=stream, stderr=subprocess.STDOUT)
+    results, excerpts = read_gtest(log.read_text(encoding="utf-8", errors="replace"))
+    for name, excerpt in excerpts.items():
+        print(f"--- {name}", *excerpt[-30:], sep="\n")
+    failed = sum(not passed for passed in results.values())
+    if done != 0 and not failed:
+        print(f"{program.name} ended with status {done}: see {log}")
+        results[program.name] = False
+    return results
+
+
+def read_gtest(text):
+    """{case: passed} and {case that failed: its lines} of what a gtest program printed."""
+    results = {}
+    excerpts = {}
+    case, lines = None, []
+    for line in text.splitlines():
+        start, end = CASE_START.search(line), CASE_END.search(line)
+        if start:
+            case, lines = start[1], []
+            results[case] = False
+        elif end and case:
+            results[case] = end[1] == "OK"
+            if not results[case]:
+                excerpts[case] = lines
+            case = None
+        else:
+            lines.append(line)
+    if case:
+        excerpts[case] = [*lines, "(the program ended here)"]
+    return results, excerpts
+
+
+def missing_upstream_cases(results):
+    listed = LIST.read_text().split()
+    missing = sorted({*listed, *upstream_cases(SOURCE)} - set(results))
+    for name in missing:
+        print(f"--- {name}: a case of upstream's that did not run")
+    return missing
+
+
+def python_tests(scratch, name, *arguments):
+    """Run pytest, which prints its own results; return {test: passed, or None where skipped}."""
+    report = scratch / f"{name}.xml"
+    argv = [make_venv(ROOT / "build" / "venv"), "-m", "pytest", "--quiet", f"--junitxml={report}"]
+    run([*argv, *arguments], scratch if name == "upstream" else ROOT)
+    if not report.exists():
+        fail(f"pytest did not finish on the {name} tests; the lines above say why")
+    results = {}
+    for number, case in enumerate(ElementTree.parse(report).iter("testcase")):
+        outcome = {child.tag for child in case}
+        passed = not outcome & {"failure", "error"}
+        results[number] = None if "skipped" in outcome else passed
+    # pytest's other failures (a file that cannot be imported) are cases with an error, too.
+    return results
+
+
+def run(argv, cwd, **redirect):
+    """Run a command on the installed pycaffe; return its exit status."""
+    environment = {
+        **os.environ,
+        "PYTHONPATH": str(CPU / "install" / "python"),
+        "PYTHONNOUSERSITE": "1",
+    }
+    if cwd != ROOT:
+        # Upstream's tests leave temporary files behind.
+        environment["TMPDIR"] = str(cwd)
+    try:
+        return subprocess.run(
+            argv, cwd=cwd, env=environment, timeout=TIMEOUT, stdin=subprocess.DEVNULL, **redirect
+        ).returncode
+    except subprocess.TimeoutExpired:
+        return f"timeout after {TIMEOUT} s"
+
+
+def table(suites):
+    """One line a suite, and the line of totals."""
+    total = Counter()
+    for name, results in suites.items():
+        counts = Counter(results.values())
+        total += counts
+        words = [
+            f"{counts[True]:5} passed",
+            f"{counts[False]:4} failed",
+            f"{counts[None]:3} skipped",
+        ]
+        print(f"{name:24}", *words, sep="  ")
+    skipped = f", {total[None]} skipped" if total[None] else ""
+    print(f"{total[True]} passed, {total[False]} failed{skipped}", flush=True)
+    return total[False] == 0
+
+
+def main():
+    suites = {}
+    with tempfile.TemporaryDirectory(prefix="runtest.", dir=CPU) as folder:
+        scratch = Path(folder)
+        heading("C++ tests, upstream's and ours")
+        results = cpp_tests(scratch)
+        results.update(dict.fromkeys(missing_upstream_cases(results), False))
+        upstream = set(LIST.read_text().split())
+        suites["C++, upstream's"] = {k: v for k, v in results.items() if k in upstream}
+        suites["C++, ours"] = {k: v for k, v in results.items() if k not in upstream}
+        heading("Python tests, upstream's")
+        there = CPU / "caffe" / "python" / "caffe" / "test"
+        options = [
+            "-p",
+            "no:cacheprovider",
+            "--disable-warnings",
+            "-c",
+            os.devnull,
+            f"--rootdir={there}",
+        ]
+        suites["Python, upstream's"] = python_tests(scratch, "upstream", *options, there)
+        heading("Python tests, ours")
+        suites["Python, ours"] = python_tests(scratch, "our", TESTS)
+    print()
+    sys.exit(0 if table(suites) else 1)
+
+
+def heading(text):
+    print(f"== {text}", flush=True)
+
+
+if __name__ == "__main__":
+    try:
+        main()
+    except KeyboardInterrupt:
+        fail("interrupted", 130)
