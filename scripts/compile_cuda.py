@@ -1,0 +1,77 @@
+#!/usr/bin/python3
+"""Compile our CUDA files as C++11 for three GPU generations; any warning is an error.
+
+The rest of Caffe may be compiled as C++17, which CUDA 13's Thrust needs. Ours stay C++11, for the
+old toolkits of Caffe's users, and this program holds them to it. What is compiled is thrown away.
+"""
+
+import argparse
+import tempfile
+from pathlib import Path
+
+import cuda_toolkit
+from _common import ROOT, fail, run
+from build import Build, only_one, script
+
+ARCHITECTURES = ["75", "90", "120"]
+FOLDERS = ["src/caffe/layers", "src/caffe/util"]
+WARNINGS = ["-Werror", "all-warnings", "-Xcompiler", "-Wall,-Wextra,-Wno-unused-parameter"]
+
+
+def caffe_tree():
+    """Caffe with the layer, as `make cuda` builds it."""
+    build = Build("cuda", jobs=1)
+    with only_one(build.folder):
+        script("fetch.py")
+        build.copy_tree()
+        script("apply.py", build.tree, "--modernize")
+    return build.tree
+
+
+def system_include_folders(toolkit, tree, scratch):
+    """Folders of headers that are not ours, caffe.pb.h among them, whose warnings do not count."""
+    proto = tree / "src" / "caffe" / "proto"
+    generated = scratch / "caffe" / "proto"
+    generated.mkdir(parents=True)
+    run(["protoc", f"--proto_path={proto}", f"--cpp_out={generated}", proto / "caffe.proto"])
+    return [scratch, tree / "include", *toolkit.include_folders]
+
+
+def compile_file(source, toolkit, folders, architectures, scratch):
+    print(
+        "compile_cuda:", source.relative_to(ROOT), *(f"sm_{n}" for n in architectures), flush=True
+    )
+    argv = [toolkit.nvcc, "-std=c++11", *WARNINGS, f"-I{ROOT / 'include'}"]
+    for folder in folders:
+        argv += ["-isystem", folder]
+    argv += [f"-gencode=arch=compute_{n},code=sm_{n}" for n in architectures]
+    run([*argv, "-c", source, "-o", scratch / (source.name + ".o")])
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument(
+        "--arch",
+        action="append",
+        metavar="N",
+        help="a GPU to compile for, 75 is sm_75 (75, 90, 120)",
+    )
+    architectures = parser.parse_args().arch or ARCHITECTURES
+    sources = [path for folder in FOLDERS for path in sorted((ROOT / folder).glob("*.cu"))]
+    if not sources:
+        fail("no .cu file under " + " and ".join(FOLDERS))
+    toolkit = cuda_toolkit.find()
+    cuda_toolkit.architectures(
+        ",".join(architectures), cuda_toolkit.known_architectures(toolkit.nvcc)
+    )
+    tree = caffe_tree()
+    with tempfile.TemporaryDirectory() as folder:
+        scratch = Path(folder)
+        folders = system_include_folders(toolkit, tree, scratch)
+        for source in sources:
+            compile_file(source, toolkit, folders, architectures, scratch)
+    print(f"compile_cuda: CUDA {toolkit.version}, {len(sources)} files, no warnings")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,168 @@
+"""Which CUDA is found, what is installed beside it, and that our .cu files are held to C++11."""
+
+import importlib
+import os
+import shutil
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+KNOWN = {75, 80, 86, 89, 90, 100, 103, 110, 120, 121}
+# An nvcc that finds every library but those that $LACKS names.
+NVCC = """#!/bin/sh
+case "$*" in
+*--version*) echo "Cuda compilation tools, release {version}, V{version}.88"; exit 0 ;;
+esac
+for word in $LACKS; do case "$*" in *"-l$word"*) exit 1 ;; esac; done
+exit 0
+"""
+
+
+@pytest.fixture
+def toolkit(monkeypatch):
+    monkeypatch.syspath_prepend(ROOT / "scripts")
+    return importlib.import_module("cuda_toolkit")
+
+
+@pytest.fixture
+def fake_nvcc(tmp_path, monkeypatch):
+    def make(version="13.0", lacks=""):
+        path = tmp_path / "nvcc"
+        path.write_text(NVCC.format(version=version))
+        path.chmod(0o755)
+        monkeypatch.setenv("CUDACXX", str(path))
+        monkeypatch.setenv("LACKS", lacks)
+        return path
+
+    return make
+
+
+@pytest.fixture
+def pip(toolkit, monkeypatch):
+    """In place of pip: what it is asked for, and wheels with the layout of NVIDIA's."""
+    asked = []
+
+    def make_venv(folder, requirements):
+        asked.extend(requirements.read_text().split())
+        site = folder / "lib" / "python3.11" / "site-packages" / "nvidia"
+        for name in ["cu13/lib/libcublas.so.13", "cu13/bin/nvcc", "nccl/lib/libnccl.so.2"]:
+            (site / name).parent.mkdir(parents=True, exist_ok=True)
+            (site / name).touch()
+
+    monkeypatch.setattr(toolkit, "make_venv", make_venv)
+    return asked
+
+
+def test_a_whole_toolkit_needs_no_packages(toolkit, fake_nvcc, pip, tmp_path):
+    nvcc = fake_nvcc()
+    assert toolkit.find(tmp_path / "wheels") == toolkit.Toolkit(nvcc, "13.0", [])
+    assert pip == []
+
+
+def test_what_is_missing_is_installed_for_the_version_of_nvcc(toolkit, fake_nvcc, pip, tmp_path):
+    nvcc = fake_nvcc("12.4", lacks="cublas nccl")
+    found = toolkit.find(tmp_path / "wheels")
+    assert pip == ["cuda-toolkit[cublas]==12.4.*", "nvidia-nccl-cu12"]
+    assert (found.nvcc, found.version) == (nvcc, "12.4")
+    assert [folder.name for folder in found.prefixes] == ["cu13", "nccl"]
+    link = found.prefixes[1] / "lib" / "libnccl.so"
+    assert os.readlink(link) == "libnccl.so.2"
+
+
+@pytest.mark.parametrize("lacks", ["cudart", None])
+def test_without_a_working_nvcc_all_is_installed(
+    toolkit, fake_nvcc, pip, tmp_path, monkeypatch, lacks
+):
+    fake_nvcc("11.8", lacks=lacks or "")
+    if lacks is None:
+        monkeypatch.delenv("CUDACXX")
+        monkeypatch.setattr(toolkit.shutil, "which", lambda name: None)
+    found = toolkit.find(tmp_path / "wheels")
+    assert pip[0] == "cuda-toolkit[nvcc,cccl]==13.0.*"
+    assert len(pip) == 1 + len(toolkit.COMPONENTS)
+    assert found.version == "13.0"
+    assert found.nvcc == found.prefixes[0] / "bin" / "nvcc"
+    assert os.readlink(found.prefixes[0] / "lib64") == "lib"
+
+
+def test_an_old_toolkit_is_not_completed_from_pypi(toolkit, fake_nvcc, pip, tmp_path, capsys):
+    fake_nvcc("10.2", lacks="nccl")
+    with pytest.raises(SystemExit) as stop:
+        toolkit.find(tmp_path / "wheels")
+    assert stop.value.code == 1
+    assert "CUDA 10.2 is here without nccl" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("name", "message"), [("/bin/true", "is no nvcc"), ("none", "does not exist")]
+)
+def test_what_is_no_nvcc_is_refused(toolkit, monkeypatch, tmp_path, capsys, name, message):
+    monkeypatch.setenv("CUDACXX", name)
+    with pytest.raises(SystemExit) as stop:
+        toolkit.find(tmp_path / "wheels")
+    assert stop.value.code == 2
+    assert f"{name} {message}; CUDACXX names it" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("text", "known", "wanted"),
+    [
+        (None, KNOWN, "75-real;80-real;90;100-real;120-real"),
+        ("", {70, 75, 80, 90}, "75-real;80-real;90"),
+        ("90", KNOWN, "90"),
+        ("75, 90a-real", KNOWN, "75;90a-real"),
+        ("60", set(), "60"),
+        ("all-major", KNOWN, "all-major"),
+    ],
+)
+def test_architectures(toolkit, text, known, wanted):
+    assert toolkit.architectures(text, known) == wanted
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("sm_90", "sm_90 is no GPU architecture"),
+        ("60", "does not compile for 60, only for 75, 80"),
+        ("native", "this machine has no NVIDIA GPU"),
+    ],
+)
+def test_wrong_architectures(toolkit, monkeypatch, capsys, text, message):
+    monkeypatch.setattr(toolkit, "GPU_DEVICES", [])
+    with pytest.raises(SystemExit) as stop:
+        toolkit.architectures(text, KNOWN)
+    assert stop.value.code == 2
+    assert message in capsys.readouterr().err
+
+
+@pytest.mark.skipif(not shutil.which("nvcc"), reason="needs nvcc")
+@pytest.mark.parametrize(
+    ("code", "message"),
+    [
+        ("__global__ void K(float*) { int left = 3; }", "never referenced"),
+        ("void F() { auto f = [](auto x) { return x; }; f(1); }", "auto"),
+    ],
+    ids=["warning", "C++14"],
+)
+def test_cuda_check_refuses(toolkit, tmp_path, monkeypatch, capfd, code, message):
+    compile_cuda = importlib.import_module("compile_cuda")
+    monkeypatch.setattr(compile_cuda, "ROOT", tmp_path)
+    source = tmp_path / "wrong.cu"
+    source.write_text(code)
+    nvcc = toolkit.Toolkit(Path(shutil.which("nvcc")), "", [])
+    with pytest.raises(SystemExit) as stop:
+        compile_cuda.compile_file(source, nvcc, [], ["90"], tmp_path)
+    assert stop.value.code == 1
+    assert message in capfd.readouterr().err
+
+
+def test_installed_programs_find_the_packages(toolkit, monkeypatch, tmp_path):
+    wheels = toolkit.Toolkit(Path("nvcc"), "13.0", [tmp_path / "cu13", tmp_path / "nccl"])
+    monkeypatch.setattr(toolkit, "find", lambda: wheels)
+    monkeypatch.setenv("CUDA_ARCH", "90")
+    arguments = toolkit.cmake_arguments()
+    rpath = f'-Wl,-rpath,"{tmp_path}/cu13/lib" -Wl,-rpath,"{tmp_path}/nccl/lib"'
+    assert f"-DCMAKE_SHARED_LINKER_FLAGS={rpath}" in arguments
+    assert f"-DCMAKE_PREFIX_PATH={tmp_path}/cu13;{tmp_path}/nccl" in arguments
+    assert "-DCMAKE_CUDA_ARCHITECTURES=90" in arguments
