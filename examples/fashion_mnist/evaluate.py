@@ -1,0 +1,133 @@
+#!/usr/bin/env python3
+"""Recompute a report's figures from its trained models, and compare.
+
+The models are scored on the test images again, every figure in report.json is computed anew, and
+the largest difference is printed. Exit status 1 if one differs by more than 0.001 (another
+processor may round a score differently and so move an image across a threshold).
+"""
+
+import argparse
+import json
+import statistics
+from collections import namedtuple
+from pathlib import Path
+
+import numpy as np
+from sklearn.metrics import average_precision_score, precision_recall_fscore_support
+
+import longtail
+from caffe_install import CaffeInstall
+from errors import DemoError, exit_on_error
+from schemes import BASELINE, DEFAULT, SCHEMES, class_weights
+
+TOLERANCE = 1e-3
+METRICS = ("average_precision", "precision", "recall", "f1")
+
+# A row of the report: whose scores (a scheme), cut where. cut is the scheme by whose weights w the
+# scores are cut at 1 / (1 + w); None cuts at 0.5.
+Row = namedtuple("Row", "name title scheme cut")
+ROWS = [Row(name, scheme.title, name, None) for name, scheme in SCHEMES.items()]
+CUT = f"{BASELINE}_cut"
+ROWS.insert(1, Row(CUT, "unweighted, cut at 1/(1+w)", BASELINE, DEFAULT))
+
+
+def score(caffe, net_prototxt, model, images):
+    """Scores (N, 10) of images in float64, from the net's "deploy" stage."""
+    net = caffe.Net(str(net_prototxt), caffe.TEST, stages=["deploy"], weights=str(model))
+    size = net.blobs["image"].shape[0]
+    batches = []
+    for start in range(0, len(images), size):
+        batch = images[start : start + size]
+        net.blobs["image"].reshape(*batch.shape)
+        net.blobs["image"].data[...] = batch
+        batches.append(net.forward()["score"].astype(np.float64))
+    return np.concatenate(batches)
+
+
+def figures(scores, targets, weights):
+    """Each metric a class, with the probabilities cut at 1 / (1 + weight), and the means."""
+    chosen = scores > -np.log(weights)
+    precision, recall, f1, _ = precision_recall_fscore_support(targets, chosen, zero_division=0)
+    ap = average_precision_score(targets, scores, average=None)
+    per_class = dict(zip(METRICS, (ap, precision, recall, f1)))
+    return {
+        "per_class": {metric: values.tolist() for metric, values in per_class.items()},
+        "mean": {metric: float(values.mean()) for metric, values in per_class.items()},
+    }
+
+
+def summary(per_seed):
+    """The same tree as each seed's figures, with their mean and standard deviation as leaves."""
+    first = per_seed[0]
+    if isinstance(first, dict):
+        return {key: summary([seed[key] for seed in per_seed]) for key in first}
+    if isinstance(first, list):
+        return [summary(list(values)) for values in zip(*per_seed)]
+    spread = statistics.stdev(per_seed) if len(per_seed) > 1 else None
+    return {"mean": statistics.fmean(per_seed), "std": spread}
+
+
+def evaluate_row(row, scores, targets, counts):
+    """A row's figures for every seed and their summary; scores is {(scheme, seed): array}."""
+    weights = np.array(class_weights(row.cut or BASELINE, counts))
+    seeds = {
+        str(seed): figures(values, targets, weights)
+        for (scheme, seed), values in scores.items()
+        if scheme == row.scheme
+    }
+    return {"title": row.title, "seeds": seeds, "summary": summary(list(seeds.values()))}
+
+
+def evaluate(scores, split):
+    targets = longtail.one_vs_rest(split.test.labels)
+    return {row.name: evaluate_row(row, scores, targets, split.counts) for row in ROWS}
+
+
+def leaves(tree):
+    """The numbers in a tree of dicts and lists, in order."""
+    if isinstance(tree, dict):
+        return [leaf for key in sorted(tree) for leaf in leaves(tree[key])]
+    if isinstance(tree, list):
+        return [leaf for item in tree for leaf in leaves(item)]
+    return [tree] if isinstance(tree, float) else []
+
+
+def recompute(report, folder, caffe, data):
+    """The `results` of a report, from the models beside it."""
+    split = longtail.load_split(data, report["data"]["split"])
+    scores = {}
+    for run in report["runs"]:
+        model = folder / run["model"]
+        scores[run["scheme"], run["seed"]] = score(
+            caffe, model.with_name("net.prototxt"), model, split.test.images
+        )
+    return evaluate(scores, split)
+
+
+def main(argv=None):
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("report", type=Path, help="report.json of a demo's output")
+    parser.add_argument("--install", type=Path, required=True, help="the built Caffe")
+    parser.add_argument(
+        "--data", type=Path, default=longtail.DATA_DIR, help="Fashion-MNIST's files"
+    )
+    args = parser.parse_args(argv)
+    try:
+        report = json.loads(args.report.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise DemoError(f"{args.report} is not a report: {error}", status=2) from None
+    caffe = CaffeInstall(args.install).pycaffe()
+    results = recompute(report, args.report.resolve().parent, caffe, args.data)
+    old, new = leaves(report["results"]), leaves(results)
+    if len(old) != len(new):
+        raise DemoError(f"{args.report} has {len(old)} figures, its models give {len(new)}")
+    worst = max(abs(a - b) for a, b in zip(old, new))
+    print(
+        f"{len(new)} figures recomputed from {len(report['runs'])} models; "
+        f"largest difference {worst:.2g}"
+    )
+    return int(worst > TOLERANCE)
+
+
+if __name__ == "__main__":
+    exit_on_error("evaluate", main)
