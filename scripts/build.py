@@ -120,6 +120,7 @@ class Build:
             f"{path} {path.stat().st_size} {path.stat().st_mtime_ns}"
             for path in files_in(*(self.cmake / "caffe" / name for name in ("lib", "tools")))
             + files_in(self.tree / "include", self.tree / "python", SCRIPTS / "build.py")
+            + files_in(ROOT / "python")
         )
         stamp = self.install / "installed"
         if stamp.exists() and stamp.read_text() == key:
@@ -129,6 +130,9 @@ class Build:
         replaced = self.folder / "install.replaced"
         shutil.rmtree(partial, ignore_errors=True)
         self.run(["cmake", "--install", self.cmake, "--prefix", partial])
+        # The article's Python layer and its package, beside pycaffe.
+        caches = shutil.ignore_patterns("__pycache__")
+        shutil.copytree(ROOT / "python", partial / "python", ignore=caches, dirs_exist_ok=True)
         (partial / "installed").write_text(key)
         shutil.rmtree(replaced, ignore_errors=True)
         if self.install.exists():

@@ -102,11 +102,10 @@ LossSums Loss(const Elements<T>& elements, double scale);
 /**
  * @brief Writes the count gradients to grad, which may be the scores.
  *
- * What makes a and b but for e is rounded to T once a channel and scope; beyond
- * T's largest it is taken as that. Each gradient is within 4 ulp of the larger
- * of its two terms for targets in [0, 1] and finite scores, besides 2^-126
- * (double: 2^-1022) times the larger of a and b, at least 2^-126 (2^-1022)
- * itself.
+ * a and b are rounded to T once; beyond T's largest they are taken as that. Each
+ * gradient is within 4 ulp of the larger of its two terms for targets in [0, 1]
+ * and finite scores, besides 2^-126 (double: 2^-1022) times the larger of a and
+ * b, at least 2^-126 (2^-1022) itself.
  */
 template <typename T>
 void Gradient(const Elements<T>& elements, double scale, T* grad);

@@ -5,9 +5,9 @@
 
 namespace caffe {
 
-/// Ends the program for an error of the kernel's.
-static void Check(int error) {
-  CUDA_CHECK(static_cast<cudaError_t>(error));
+/// Ends the program where the kernel's status is an error.
+static void Check(int status) {
+  CUDA_CHECK(static_cast<cudaError_t>(status));
 }
 
 template <typename Dtype>

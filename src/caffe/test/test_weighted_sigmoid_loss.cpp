@@ -29,8 +29,8 @@ class LargestError {
   void Add(Real error, Real scale, Real floor, T where) {
     const Real ulp = std::ldexp(Real(1), 1 - std::numeric_limits<T>::digits);
     const Real excess = std::abs(error) - floor;
-    // Also true where the error is NaN.
-    if (!(excess <= ulp_ * ulp * scale)) {
+    // The first error that is NaN stays.
+    if (!std::isnan(ulp_) && !(excess <= ulp_ * ulp * scale)) {
       ulp_ = excess / (ulp * scale);
       where_ = where;
     }
@@ -382,6 +382,31 @@ TYPED_TEST(WeightedSigmoidLossSumTest, TestElementWeights) {
   this->Check();
   this->Weigh(Axis(6 * 35 * 40, 1));  // every element
   this->Check();
+}
+
+/// Factors of a constant that are beyond the type, where their product is not.
+TYPED_TEST(WeightedSigmoidLossSumTest, TestExtremeElementWeights) {
+  typedef TypeParam T;
+  this->FillPlain(2);
+  this->Weigh(Axis(2, 1));
+  this->scores_.assign(2, T(1.5));
+  this->targets_[0] = 1;
+  this->targets_[1] = 0;
+  std::vector<T> grad(2);
+  this->cls_weight_[0] = 1e-30;
+  this->weights_[0] = T(1e20);
+  Gradient(this->elements_, 1e-20, grad.data());
+  const Real exact = -1e-30L * T(1e20) * 1e-20L / (1 + std::exp(Real(1.5)));
+  LargestError error;
+  error.Add(grad[0] - exact, -exact, 0, grad[0]);
+  EXPECT_WITHIN_ULP(error, 4.0);
+
+  this->cls_weight_[0] = 1e38;
+  this->neg_weight_[0] = 0;
+  this->weights_.assign(2, T(1e30));
+  Gradient(this->elements_, 1., grad.data());
+  EXPECT_TRUE(std::isfinite(grad[0]));
+  EXPECT_EQ(0, grad[1]);
 }
 
 TYPED_TEST(WeightedSigmoidLossSumTest, TestBalance) {

@@ -140,27 +140,6 @@ bool IsIgnored(const Elements<T>& elements, std::size_t i) {
          elements.targets[i] == elements.ignore_label;
 }
 
-/// Multiplies a and b of the elements [begin, end) by their weights; whether all
-/// of these are finite and not negative.
-template <typename T, typename Value>
-bool Weigh(const ElementWeights<T>& weight, std::size_t begin, std::size_t end,
-           Value* a, Value* b) {
-  const std::size_t size = weight.size[weight.axes - 1];
-  const std::size_t stride = weight.stride[weight.axes - 1];
-  bool all_good = true;
-  for (std::size_t first = begin; first < end;) {
-    const std::size_t last = std::min(end, first - first % size + size);
-    const T* e = weight.data + Offset(weight, first);
-    for (std::size_t i = first; i < last; ++i, e += stride) {
-      a[i - begin] *= *e;
-      b[i - begin] *= *e;
-      all_good &= *e >= 0 && *e <= std::numeric_limits<T>::max();
-    }
-    first = last;
-  }
-  return all_good;
-}
-
 template <typename T>
 std::size_t CountBadWeights(const Elements<T>& elements, std::size_t begin,
                             std::size_t end) {
@@ -195,12 +174,9 @@ class Block {
     if (is_same_) {
       return;
     }
-    Fill(run);
+    Fill(run, elements.weight);
     while (runs.HasNext()) {
-      Fill(runs.Next());
-    }
-    if (elements.weight.data) {
-      has_bad_weight_ = !Weigh(elements.weight, begin_, end_, a_, b_);
+      Fill(runs.Next(), elements.weight);
     }
   }
   std::size_t begin() const { return begin_; }
@@ -212,11 +188,33 @@ class Block {
   const Value* b() const { return b_; }
 
  private:
-  void Fill(const Run& run) {
-    std::fill(a_ + (run.begin - begin_), a_ + (run.end - begin_),
-              Saturate<Value>(run.a));
-    std::fill(b_ + (run.begin - begin_), b_ + (run.end - begin_),
-              Saturate<Value>(run.b));
+  void Fill(const Run& run, const ElementWeights<T>& weight) {
+    if (!weight.data) {
+      std::fill(a_ + (run.begin - begin_), a_ + (run.end - begin_),
+                Saturate<Value>(run.a));
+      std::fill(b_ + (run.begin - begin_), b_ + (run.end - begin_),
+                Saturate<Value>(run.b));
+      return;
+    }
+    const std::size_t size = weight.size[weight.axes - 1];
+    const std::size_t stride = weight.stride[weight.axes - 1];
+    for (std::size_t first = run.begin; first < run.end;) {
+      const std::size_t last = std::min(run.end, first - first % size + size);
+      FillWeighted(run, first, last, weight.data + Offset(weight, first),
+                   stride);
+      first = last;
+    }
+  }
+
+  /// The product is rounded once, as its factors may be beyond Value's range.
+  void FillWeighted(const Run& run, std::size_t first, std::size_t last,
+                    const T* weight, std::size_t stride) {
+    for (std::size_t i = first; i < last; ++i, weight += stride) {
+      a_[i - begin_] = Saturate<Value>(run.a * *weight);
+      b_[i - begin_] = Saturate<Value>(run.b * *weight);
+      has_bad_weight_ |=
+          !(*weight >= 0 && *weight <= std::numeric_limits<T>::max());
+    }
   }
 
   const std::size_t begin_;

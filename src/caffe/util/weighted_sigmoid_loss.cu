@@ -106,9 +106,9 @@ __device__ bool IsIgnored(const Elements<T>& elements, T target) {
   return elements.has_ignore_label && target == elements.ignore_label;
 }
 
-/// a and b of element i, without its element weight.
+/// a and b of element i; whether its element weight is finite and not negative.
 template <typename T>
-__device__ void Constants(const Elements<T>& elements, double scale,
+__device__ bool Constants(const Elements<T>& elements, double scale,
                           unsigned i, double* a, double* b) {
   const unsigned c = Index(elements.channel, i);
   *a = scale * elements.cls_weight[c];
@@ -118,6 +118,13 @@ __device__ void Constants(const Elements<T>& elements, double scale,
     *a *= elements.balance[2 * s];
     *b *= elements.balance[2 * s + 1];
   }
+  if (!elements.weight.data) {
+    return true;
+  }
+  const double e = elements.weight.data[Offset(elements.weight, i)];
+  *a *= e;
+  *b *= e;
+  return isfinite(e) && e >= 0;
 }
 
 template <typename T>
@@ -132,13 +139,7 @@ __global__ void LossKernel(const Elements<T> elements, double scale,
       continue;
     }
     double a, b;
-    Constants(elements, scale, i, &a, &b);
-    if (elements.weight.data) {
-      const double e = elements.weight.data[Offset(elements.weight, i)];
-      a *= e;
-      b *= e;
-      sums.bad_weights += !(isfinite(e) && e >= 0);
-    }
+    sums.bad_weights += !Constants(elements, scale, i, &a, &b);
     sums.loss += LossElement(elements.scores[i], t, a, b);
     ++sums.valid;
     sums.bad_targets += !(t >= T(0) && t <= T(1));
@@ -170,13 +171,10 @@ __global__ void GradientKernel(const Elements<T> elements, double scale,
     const T t = elements.targets[i];
     double a, b;
     Constants(elements, scale, i, &a, &b);
-    const T e = elements.weight.data
-                    ? elements.weight.data[Offset(elements.weight, i)]
-                    : T(1);
     grad[i] = IsIgnored(elements, t)
                   ? T(0)
-                  : GradientElement(elements.scores[i], t, e * Saturate<T>(a),
-                                    e * Saturate<T>(b));
+                  : GradientElement(elements.scores[i], t, Saturate<T>(a),
+                                    Saturate<T>(b));
   }
 }
 
