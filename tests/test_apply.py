@@ -6,12 +6,13 @@ import subprocess
 import sys
 from pathlib import Path
 
-import _applied_tree
-import _caffe_proto
-import _unified_diff
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+
+import _applied_tree
+import _caffe_proto
+import _unified_diff
 
 ROOT = Path(__file__).resolve().parent.parent
 

@@ -136,8 +136,7 @@ def test_training_is_deterministic(train, job):
 def test_log_names_the_parameters(train):
     assert (
         "SigmoidCrossEntropyWeightLoss layer 'loss': cls_weight 1 5 20, neg_weight 1, "
-        "class_balance NONE, normalization BATCH_SIZE"
-        in train("--iterations=1").stderr
+        "class_balance NONE, normalization BATCH_SIZE" in train("--iterations=1").stderr
     )
 
 

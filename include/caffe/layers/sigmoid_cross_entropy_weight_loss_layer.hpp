@@ -129,7 +129,9 @@ class SigmoidCrossEntropyWeightLossLayer : public LossLayer<Dtype> {
 
   void ReadNormalization();
   void LogParameters() const;
-  void CheckWeights(const char* field, const google::protobuf::RepeatedField<float>& weights) const;
+  void CheckWeights(
+      const char* field,
+      const google::protobuf::RepeatedField<float>& weights) const;
   void CheckTargets(const Blob<Dtype>& scores,
                     const Blob<Dtype>& targets) const;
   void CheckChannels(const Blob<Dtype>& scores) const;

@@ -37,8 +37,7 @@ struct Same {
 };
 
 template <typename T, typename A>
-Counts Losses(const Stretch<T>& stretch, A a, A b,
-                            double* __restrict losses) {
+Counts Losses(const Stretch<T>& stretch, A a, A b, double* __restrict losses) {
   const T* scores = stretch.scores;
   const T* targets = stretch.targets;
   const T ignore_label = stretch.ignore_label;
@@ -72,14 +71,14 @@ void Gradients(const Stretch<T>& stretch, A a, A b, T* grad) {
 
 template <typename T>
 Counts LossesOfSame(const Stretch<T>& stretch, double a, double b,
-                           double* losses) {
+                    double* losses) {
   const Same<double> same_a = {a}, same_b = {b};
   return Losses(stretch, same_a, same_b, losses);
 }
 
 template <typename T>
-Counts LossesOfEach(const Stretch<T>& stretch, const double* a,
-                           const double* b, double* losses) {
+Counts LossesOfEach(const Stretch<T>& stretch, const double* a, const double* b,
+                    double* losses) {
   return Losses(stretch, a, b, losses);
 }
 
@@ -91,7 +90,7 @@ void GradientsOfSame(const Stretch<T>& stretch, T a, T b, T* grad) {
 
 template <typename T>
 void GradientsOfEach(const Stretch<T>& stretch, const T* a, const T* b,
-                            T* grad) {
+                     T* grad) {
   Gradients(stretch, a, b, grad);
 }
 

@@ -92,9 +92,8 @@ WEIGHTED_SIGMOID_LOSS_HOST_DEVICE To BitCast(From from) {
 template <typename T>
 WEIGHTED_SIGMOID_LOSS_HOST_DEVICE T Saturate(double value) {
   const double largest = sizeof(T) == sizeof(float) ? FLT_MAX : DBL_MAX;
-  return static_cast<T>(value > largest
-                            ? largest
-                            : (value < -largest ? -largest : value));
+  return static_cast<T>(
+      value > largest ? largest : (value < -largest ? -largest : value));
 }
 
 /**
@@ -118,8 +117,8 @@ WEIGHTED_SIGMOID_LOSS_HOST_DEVICE float ExpNegative(float a) {
   q = Fma(q, r, 0.166665778f);
   q = Fma(q, r, 0.5f);
   const float p = 1.f + Fma(r * r, q, r);
-  const float two_to_n = BitCast<float>(
-      (BitCast<std::uint32_t>(rounded) + 127u) << 23);
+  const float two_to_n =
+      BitCast<float>((BitCast<std::uint32_t>(rounded) + 127u) << 23);
   const float u = p * two_to_n;
   return a > kLimit ? 0.f : u;
 }
@@ -148,8 +147,8 @@ WEIGHTED_SIGMOID_LOSS_HOST_DEVICE double ExpNegative(double a) {
   q = Fma(q, r, 0.16666666666666644);
   q = Fma(q, r, 0.50000000000000011);
   const double p = 1. + Fma(r * r, q, r);
-  const double two_to_n = BitCast<double>(
-      (BitCast<std::uint64_t>(rounded) + 1023u) << 52);
+  const double two_to_n =
+      BitCast<double>((BitCast<std::uint64_t>(rounded) + 1023u) << 52);
   const double u = p * two_to_n;
   return a > kLimit ? 0. : u;
 }
@@ -205,8 +204,9 @@ template <typename T>
 WEIGHTED_SIGMOID_LOSS_HOST_DEVICE double LossElement(T x, T t, double a,
                                                      double b) {
   const double log1p_u = Log1p(ExpNegative(x < T(0) ? -x : x));
-  const double softplus = (x > T(0) ? double(x) : 0.) + log1p_u;
-  const double softplus_neg = (x < T(0) ? -double(x) : 0.) + log1p_u;
+  const double softplus = (x > T(0) ? static_cast<double>(x) : 0.) + log1p_u;
+  const double softplus_neg =
+      (x < T(0) ? -static_cast<double>(x) : 0.) + log1p_u;
   return Fma(a * t, softplus_neg, (b * (1. - t)) * softplus);
 }
 
@@ -227,8 +227,8 @@ WEIGHTED_SIGMOID_LOSS_HOST_DEVICE T GradientElement(T x, T t, T a, T b) {
   return Fma(b * (T(1) - t), sigmoid, -((a * t) * sigmoid_neg));
 }
 
-/// b_pos = Q / (P + Q) and b_neg = P / (P + Q), both 0 for a scope of no element,
-/// to factors[0] and factors[1].
+/// To factors[0] and [1], b_pos = Q / (P + Q) and b_neg = P / (P + Q), both 0
+/// for a scope of no element.
 WEIGHTED_SIGMOID_LOSS_HOST_DEVICE void BalanceFactors(double positives,
                                                       double negatives,
                                                       double* factors) {

@@ -78,8 +78,7 @@ void SigmoidCrossEntropyWeightLossLayer<Dtype>::LayerSetUp(
         << "false.";
   }
   ReadNormalization();
-  gpu_workspace_.reset(
-      new SyncedMemory(weighted_sigmoid_loss::kGpuWorkspace));
+  gpu_workspace_.reset(new SyncedMemory(weighted_sigmoid_loss::kGpuWorkspace));
   warned_of_targets_ = false;
   warned_of_weights_ = false;
   normalizer_ = 1;
@@ -154,8 +153,7 @@ void SigmoidCrossEntropyWeightLossLayer<Dtype>::ReshapeChannels(
     const Blob<Dtype>& scores) {
   const bool by_channel =
       param().cls_weight_size() > 1 || param().neg_weight_size() > 1;
-  if (by_channel ||
-      param().class_balance() == WeightLossParameter::CHANNEL) {
+  if (by_channel || param().class_balance() == WeightLossParameter::CHANNEL) {
     CheckChannels(scores);
   }
   elements_.channel = by_channel ? KernelAxis(scores, param().axis())
@@ -195,9 +193,9 @@ void SigmoidCrossEntropyWeightLossLayer<Dtype>::ReshapeElementWeights(
     const Blob<Dtype>& scores, const Blob<Dtype>& weights) {
   bool fits = true;
   for (int k = 0; k < weights.num_axes(); ++k) {
-    fits = fits && (weights.shape(k) == 1 || (k < scores.num_axes() &&
-                                              weights.shape(k) ==
-                                                  scores.shape(k)));
+    fits = fits &&
+           (weights.shape(k) == 1 ||
+            (k < scores.num_axes() && weights.shape(k) == scores.shape(k)));
   }
   CHECK(fits) << Description() << ": the scores (bottom 0) have shape "
               << scores.shape_string() << ", the element weights (bottom 2) "
@@ -283,8 +281,9 @@ static string BadValues(const Blob<Dtype>& blob, const char* what,
 template <typename Dtype>
 void SigmoidCrossEntropyWeightLossLayer<Dtype>::WarnOfInput(
     const LossSums& sums, const vector<Blob<Dtype>*>& bottom) {
-  const char* const kAdvice = "; they are used as they are, and this is said "
-                              "once.";
+  const char* const kAdvice =
+      "; they are used as they are, and this is said "
+      "once.";
   if (sums.bad_targets > 0 && !warned_of_targets_) {
     warned_of_targets_ = true;
     LOG(WARNING) << Description() << ": "
@@ -314,9 +313,10 @@ void SigmoidCrossEntropyWeightLossLayer<Dtype>::StopOnNan(
   const Dtype* begin = scores.cpu_data();
   const Dtype* end = begin + scores.count();
   LOG(FATAL) << Description() << ": the loss is " << loss << "; "
-             << scores.count() - std::count_if(begin, end, [](Dtype score) {
-                  return std::isfinite(score);
-                })
+             << scores.count() - std::count_if(begin, end,
+                                               [](Dtype score) {
+                                                 return std::isfinite(score);
+                                               })
              << " of " << scores.count() << " scores are not finite "
              << "(stop_on_nan is true).";
 }

@@ -6,9 +6,7 @@
 namespace caffe {
 
 /// Ends the program where the kernel's status is an error.
-static void Check(int status) {
-  CUDA_CHECK(static_cast<cudaError_t>(status));
-}
+static void Check(int status) { CUDA_CHECK(static_cast<cudaError_t>(status)); }
 
 template <typename Dtype>
 typename SigmoidCrossEntropyWeightLossLayer<Dtype>::Elements

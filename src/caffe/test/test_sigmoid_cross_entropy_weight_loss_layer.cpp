@@ -103,11 +103,9 @@ class SigmoidCrossEntropyWeightLossLayerTest
     layer.SetUp(bottoms_, tops_);
   }
 
-  void Backward() {
-    layer_->Backward(tops_, ScoresOnly(), bottoms_);
-  }
+  void Backward() { layer_->Backward(tops_, ScoresOnly(), bottoms_); }
 
-  /// Adds the third bottom, or gives it another shape, with weights from 0 to 2.
+  /// Adds the third bottom, or reshapes it, with weights from 0 to 2.
   void Weigh(const vector<int>& shape) {
     weights_.Reshape(shape);
     FillerParameter param;
@@ -141,7 +139,8 @@ class SigmoidCrossEntropyWeightLossLayerTest
       double a, b;
       ReferenceWeights(param, i, &a, &b);
       const double t = targets_.cpu_data()[i];
-      const double p = 1 / (1 + std::exp(-double(scores_.cpu_data()[i])));
+      const double p =
+          1 / (1 + std::exp(-static_cast<double>(scores_.cpu_data()[i])));
       double grad = 0;
       if (!IsIgnored(param.loss_param(), i)) {
         expected_loss -= a * t * std::log(p) + b * (1 - t) * std::log(1 - p);
@@ -194,7 +193,7 @@ class SigmoidCrossEntropyWeightLossLayerTest
       for (int j = 0; j < scores_.count(); ++j) {
         if (SameScope(param, i, j) && !IsIgnored(layer.loss_param(), j)) {
           positives += targets_.cpu_data()[j];
-          negatives += 1 - double(targets_.cpu_data()[j]);
+          negatives += 1 - static_cast<double>(targets_.cpu_data()[j]);
         }
       }
       const double total = positives + negatives;
@@ -250,10 +249,8 @@ class SigmoidCrossEntropyWeightLossLayerTest
 
 #define PARAM(inside) "sigmoid_cross_entropy_weight_loss_param { " inside " } "
 #define LOSS_PARAM(inside) "loss_param { " inside " } "
-#define THREE_WEIGHTS \
-  " cls_weight: 100 cls_weight: 0.5 cls_weight: 7 "
-#define THREE_NEG_WEIGHTS \
-  " neg_weight: 0 neg_weight: 1.5 neg_weight: 3 "
+#define THREE_WEIGHTS " cls_weight: 100 cls_weight: 0.5 cls_weight: 7 "
+#define THREE_NEG_WEIGHTS " neg_weight: 0 neg_weight: 1.5 neg_weight: 3 "
 
 TYPED_TEST_CASE(SigmoidCrossEntropyWeightLossLayerTest, TestDtypesAndDevices);
 
@@ -277,15 +274,15 @@ TYPED_TEST(SigmoidCrossEntropyWeightLossLayerTest, TestNegWeights) {
 
 TYPED_TEST(SigmoidCrossEntropyWeightLossLayerTest, TestElementWeights) {
   const vector<int> kShapes[] = {
-      {2},          {2, 1, 1, 1}, {2, 3},       {1, 3, 1, 1}, {2, 1, 2, 2},
-      {1, 1, 2, 1}, {1, 1, 1, 2}, {2, 1, 1, 2}, {2, 3, 2, 2}, {1},
-      {},           {2, 3, 2, 2, 1, 1}};
+      {2},          {2, 1, 1, 1}, {2, 3},       {1, 3, 1, 1},
+      {2, 1, 2, 2}, {1, 1, 2, 1}, {1, 1, 1, 2}, {2, 1, 1, 2},
+      {2, 3, 2, 2}, {1},          {},           {2, 3, 2, 2, 1, 1}};
   for (const vector<int>& shape : kShapes) {
     this->Weigh(shape);
     SCOPED_TRACE(this->weights_.shape_string());
     this->CheckAgainstReference("");
-    this->CheckAgainstReference(
-        PARAM(THREE_WEIGHTS) LOSS_PARAM("ignore_label: 1"));
+    this->CheckAgainstReference(PARAM(THREE_WEIGHTS)
+                                    LOSS_PARAM("ignore_label: 1"));
   }
 }
 
@@ -296,9 +293,9 @@ TYPED_TEST(SigmoidCrossEntropyWeightLossLayerTest, TestClassBalance) {
     const string balance = string("class_balance: ") + scope;
     const string begin = "sigmoid_cross_entropy_weight_loss_param { ";
     this->CheckAgainstReference(begin + balance + " }");
-    this->CheckAgainstReference(begin + balance +
-                                " neg_weight: 1.1 cls_weight: 2 } "
-                                LOSS_PARAM("ignore_label: 0"));
+    this->CheckAgainstReference(
+        begin + balance +
+        " neg_weight: 1.1 cls_weight: 2 } " LOSS_PARAM("ignore_label: 0"));
   }
 }
 
@@ -306,8 +303,8 @@ TYPED_TEST(SigmoidCrossEntropyWeightLossLayerTest, TestEverything) {
   this->Weigh({2, 1, 2, 2});
   this->CheckAgainstReference(
       PARAM(THREE_WEIGHTS THREE_NEG_WEIGHTS "class_balance: INSTANCE")
-          LOSS_PARAM("ignore_label: 1 normalization: VALID")
-      "loss_weight: 2.5");
+          LOSS_PARAM(
+              "ignore_label: 1 normalization: VALID") "loss_weight: 2.5");
   this->CheckAgainstReference(
       PARAM("cls_weight: 4 cls_weight: 9 neg_weight: 2 axis: 2 "
             "class_balance: CHANNEL") LOSS_PARAM("ignore_label: 0"));
@@ -338,10 +335,14 @@ TYPED_TEST(SigmoidCrossEntropyWeightLossLayerTest, TestAttributes) {
 
 TYPED_TEST(SigmoidCrossEntropyWeightLossLayerTest, TestNormalization) {
   const char* const kIgnore[] = {"", "ignore_label: 1 "};
-  const char* const kModes[] = {
-      "",           "normalization: FULL", "normalization: VALID",
-      "normalization: BATCH_SIZE", "normalization: NONE", "normalize: true",
-      "normalize: false", "normalize: true normalization: NONE"};
+  const char* const kModes[] = {"",
+                                "normalization: FULL",
+                                "normalization: VALID",
+                                "normalization: BATCH_SIZE",
+                                "normalization: NONE",
+                                "normalize: true",
+                                "normalize: false",
+                                "normalize: true normalization: NONE"};
   for (const char* const ignore : kIgnore) {
     for (const char* const mode : kModes) {
       this->CheckAgainstReference(
@@ -357,11 +358,10 @@ TYPED_TEST(SigmoidCrossEntropyWeightLossLayerTest, TestGradient) {
   this->CheckGradient(PARAM("cls_weight: 4 cls_weight: 0.5 cls_weight: 2")
                           LOSS_PARAM("ignore_label: 1"));
   this->CheckGradient(PARAM("cls_weight: 4") LOSS_PARAM("normalization: FULL"));
-  this->CheckGradient(
-      PARAM("cls_weight: 4")
-          LOSS_PARAM("normalization: VALID ignore_label: 0"));
-  this->CheckGradient(
-      PARAM("cls_weight: 4") LOSS_PARAM("normalization: BATCH_SIZE"));
+  this->CheckGradient(PARAM("cls_weight: 4")
+                          LOSS_PARAM("normalization: VALID ignore_label: 0"));
+  this->CheckGradient(PARAM("cls_weight: 4")
+                          LOSS_PARAM("normalization: BATCH_SIZE"));
   this->CheckGradient(PARAM("cls_weight: 4") LOSS_PARAM("normalization: NONE"));
   this->CheckGradient(PARAM("neg_weight: 4"));
   this->CheckGradient(PARAM("class_balance: BATCH"));
@@ -372,8 +372,8 @@ TYPED_TEST(SigmoidCrossEntropyWeightLossLayerTest, TestGradient) {
   this->CheckGradient(
       PARAM("cls_weight: 4 cls_weight: 0.5 cls_weight: 2" THREE_NEG_WEIGHTS
             "class_balance: INSTANCE")
-          LOSS_PARAM("ignore_label: 1 normalization: VALID")
-      "loss_weight: 2.5");
+          LOSS_PARAM(
+              "ignore_label: 1 normalization: VALID") "loss_weight: 2.5");
 }
 
 TYPED_TEST(SigmoidCrossEntropyWeightLossLayerTest, TestUpstreamWithoutWeights) {
@@ -406,8 +406,8 @@ TYPED_TEST(SigmoidCrossEntropyWeightLossLayerTest, TestIgnoreLabelIsExact) {
 
 TYPED_TEST(SigmoidCrossEntropyWeightLossLayerTest, TestAllIgnored) {
   this->Set({2, -3}, {-1, -1});
-  EXPECT_EQ(0, this->Forward(
-                   LOSS_PARAM("ignore_label: -1 normalization: VALID")));
+  EXPECT_EQ(0,
+            this->Forward(LOSS_PARAM("ignore_label: -1 normalization: VALID")));
   this->Backward();
   EXPECT_EQ(0, this->scores_.cpu_diff()[0]);
   EXPECT_EQ(0, this->scores_.cpu_diff()[1]);
@@ -416,9 +416,9 @@ TYPED_TEST(SigmoidCrossEntropyWeightLossLayerTest, TestAllIgnored) {
 TYPED_TEST(SigmoidCrossEntropyWeightLossLayerTest, TestExtremeScores) {
   typedef typename TypeParam::Dtype Dtype;
   const Dtype kLargest = std::numeric_limits<Dtype>::max();
-  const vector<Dtype> kScores = {
-      0,  Dtype(-0.), Dtype(1e-30), Dtype(-1e-30), 20,
-      87, Dtype(88.8), 104, 105, Dtype(1e4), Dtype(1e30)};
+  const vector<Dtype> kScores = {0,   Dtype(-0.), Dtype(1e-30), Dtype(-1e-30),
+                                 20,  87,         Dtype(88.8),  104,
+                                 105, Dtype(1e4), Dtype(1e30)};
   for (const Dtype magnitude : kScores) {
     for (int sign = -1; sign <= 1; sign += 2) {
       for (int t = 0; t <= 1; ++t) {
@@ -430,13 +430,13 @@ TYPED_TEST(SigmoidCrossEntropyWeightLossLayerTest, TestExtremeScores) {
         this->Backward();
         const double grad = this->scores_.cpu_diff()[0];
         // The score towards the target: far down it is exp(z), far up z.
-        const double z = t ? -double(x) : double(x);
+        const double z = t ? -static_cast<double>(x) : static_cast<double>(x);
         const double weight = t ? 2 : 1;
         const double log1p_u = std::log1p(std::exp(-std::abs(z)));
         const double expected_loss = weight * (std::max(z, 0.) + log1p_u);
         const double expected_grad =
-            weight * (z < 0 ? std::exp(z) / (1 + std::exp(z))
-                            : 1 / (1 + std::exp(-z)));
+            weight *
+            (z < 0 ? std::exp(z) / (1 + std::exp(z)) : 1 / (1 + std::exp(-z)));
         // Float: 2^-126; what double loses is below its digits here.
         const double floor = weight * 1.2e-38;
         EXPECT_NEAR(expected_loss, loss, 1e-6 * expected_loss + floor);
@@ -477,8 +477,7 @@ TYPED_TEST(SigmoidCrossEntropyWeightLossLayerTest, TestNotFiniteScores) {
 
 TYPED_TEST(SigmoidCrossEntropyWeightLossLayerTest, TestForwardWritesNoDiff) {
   typedef typename TypeParam::Dtype Dtype;
-  caffe_set(this->scores_.count(), Dtype(42),
-            this->scores_.mutable_cpu_diff());
+  caffe_set(this->scores_.count(), Dtype(42), this->scores_.mutable_cpu_diff());
   caffe_set(this->targets_.count(), Dtype(43),
             this->targets_.mutable_cpu_diff());
   this->Forward(PARAM("cls_weight: 5") LOSS_PARAM("ignore_label: 1"));
@@ -515,9 +514,10 @@ TYPED_TEST(SigmoidCrossEntropyWeightLossLayerTest, TestSetUpLogsParameters) {
   LogCapture log(google::GLOG_INFO);
   this->SetUpLayer(PARAM(THREE_WEIGHTS) LOSS_PARAM("normalization: VALID"));
   ASSERT_EQ(1, log.messages().size());
-  EXPECT_EQ("SigmoidCrossEntropyWeightLoss layer 'loss': cls_weight 100 0.5 7, "
-            "neg_weight 1, class_balance NONE, normalization VALID",
-            log.messages()[0]);
+  EXPECT_EQ(
+      "SigmoidCrossEntropyWeightLoss layer 'loss': cls_weight 100 0.5 7, "
+      "neg_weight 1, class_balance NONE, normalization VALID",
+      log.messages()[0]);
 }
 
 TYPED_TEST(SigmoidCrossEntropyWeightLossLayerTest, TestWarnsOfTargetsOnce) {
@@ -525,9 +525,11 @@ TYPED_TEST(SigmoidCrossEntropyWeightLossLayerTest, TestWarnsOfTargetsOnce) {
   LogCapture log(google::GLOG_WARNING);
   this->Forward("");
   ASSERT_EQ(1, log.messages().size());
-  EXPECT_EQ("SigmoidCrossEntropyWeightLoss layer 'loss': 2 of 4 targets are "
-            "outside [0, 1], the first is 255; they are used as they are, and "
-            "this is said once.", log.messages()[0]);
+  EXPECT_EQ(
+      "SigmoidCrossEntropyWeightLoss layer 'loss': 2 of 4 targets are "
+      "outside [0, 1], the first is 255; they are used as they are, and "
+      "this is said once.",
+      log.messages()[0]);
   this->layer_->Forward(this->bottoms_, this->tops_);
   EXPECT_EQ(1, log.messages().size());
   // A label that is ignored is none of them.
@@ -543,14 +545,16 @@ TYPED_TEST(SigmoidCrossEntropyWeightLossLayerTest, TestWarnsOfWeightsOnce) {
   LogCapture log(google::GLOG_WARNING);
   this->Forward("");
   ASSERT_EQ(1, log.messages().size());
-  EXPECT_EQ("SigmoidCrossEntropyWeightLoss layer 'loss': 2 of 8 element weights "
-            "are negative or not finite, the first is -2; they are used as "
-            "they are, and this is said once.", log.messages()[0]);
+  EXPECT_EQ(
+      "SigmoidCrossEntropyWeightLoss layer 'loss': 2 of 8 element weights "
+      "are negative or not finite, the first is -2; they are used as "
+      "they are, and this is said once.",
+      log.messages()[0]);
   this->layer_->Forward(this->bottoms_, this->tops_);
   EXPECT_EQ(1, log.messages().size());
 }
 
-// A death test forks, and a CUDA context does not outlive that: on the CPU only.
+// On the CPU only: a death test forks, which no CUDA context outlives.
 template <typename Dtype>
 class SigmoidCrossEntropyWeightLossLayerDeathTest
     : public SigmoidCrossEntropyWeightLossLayerTest<CPUDevice<Dtype> > {};
@@ -640,14 +644,15 @@ TYPED_TEST(SigmoidCrossEntropyWeightLossLayerDeathTest, TestPropagateDown) {
   this->Forward("");
   vector<bool> propagate_down(3, false);
   propagate_down[2] = true;
-  EXPECT_DEATH(this->layer_->Backward(this->tops_, propagate_down,
-                                      this->bottoms_),
-               "the gradient of bottom 2, .* put propagate_down: true "
-               "propagate_down: false propagate_down: false into");
+  EXPECT_DEATH(
+      this->layer_->Backward(this->tops_, propagate_down, this->bottoms_),
+      "the gradient of bottom 2, .* put propagate_down: true "
+      "propagate_down: false propagate_down: false into");
 }
 
 TYPED_TEST(SigmoidCrossEntropyWeightLossLayerDeathTest, TestStopOnNan) {
-  this->scores_.mutable_cpu_data()[5] = std::numeric_limits<TypeParam>::infinity();
+  this->scores_.mutable_cpu_data()[5] =
+      std::numeric_limits<TypeParam>::infinity();
   this->scores_.mutable_cpu_data()[6] =
       std::numeric_limits<TypeParam>::quiet_NaN();
   EXPECT_TRUE(std::isnan(this->Forward(PARAM("stop_on_nan: false"))));
@@ -676,7 +681,8 @@ class SigmoidCrossEntropyWeightLossNetTest : public MultiDeviceTest<TypeParam> {
         "  top: 'scores' inner_product_param { num_output: 3 "
         "    weight_filler { type: 'gaussian' } } } "
         "layer { name: 'euclidean' type: 'EuclideanLoss' bottom: 'scores' "
-        "  bottom: 'regression' top: 'euclidean' } " + layers;
+        "  bottom: 'regression' top: 'euclidean' } " +
+        layers;
     NetParameter param;
     CHECK(google::protobuf::TextFormat::ParseFromString(text, &param));
     Caffe::set_random_seed(1701);
@@ -697,8 +703,9 @@ class SigmoidCrossEntropyWeightLossNetTest : public MultiDeviceTest<TypeParam> {
 
   static string WeightLoss(const string& more) {
     return "layer { name: 'loss' type: 'SigmoidCrossEntropyWeightLoss' "
-           "bottom: 'scores' bottom: 'targets' top: 'loss' "
-           PARAM("cls_weight: 100") + more + " } ";
+           "bottom: 'scores' bottom: 'targets' top: 'loss' " PARAM(
+               "cls_weight: 100") +
+           more + " } ";
   }
 
   static void ExpectEqual(const vector<Dtype>& expected,
@@ -719,10 +726,9 @@ TYPED_TEST(SigmoidCrossEntropyWeightLossNetTest, TestNoLossWeight) {
 }
 
 TYPED_TEST(SigmoidCrossEntropyWeightLossNetTest, TestSilence) {
-  this->ExpectEqual(
-      this->Gradient(""),
-      this->Gradient(this->WeightLoss("loss_weight: 0") +
-                     "layer { type: 'Silence' bottom: 'loss' }"));
+  this->ExpectEqual(this->Gradient(""),
+                    this->Gradient(this->WeightLoss("loss_weight: 0") +
+                                   "layer { type: 'Silence' bottom: 'loss' }"));
 }
 
 TYPED_TEST(SigmoidCrossEntropyWeightLossNetTest, TestPartialBackward) {
@@ -731,11 +737,10 @@ TYPED_TEST(SigmoidCrossEntropyWeightLossNetTest, TestPartialBackward) {
   Caffe::set_random_seed(1702);
   this->net_->Forward();
   const vector<string>& names = this->net_->layer_names();
-  this->net_->BackwardFrom(
-      std::find(names.begin(), names.end(), "euclidean") - names.begin());
-  this->ExpectEqual(expected,
-                    vector<typename TypeParam::Dtype>(
-                        this->WeightDiff(), this->WeightDiff() + 15));
+  this->net_->BackwardFrom(std::find(names.begin(), names.end(), "euclidean") -
+                           names.begin());
+  this->ExpectEqual(expected, vector<typename TypeParam::Dtype>(
+                                  this->WeightDiff(), this->WeightDiff() + 15));
 }
 
 TYPED_TEST(SigmoidCrossEntropyWeightLossNetTest, TestTopFeedsAnotherLayer) {

@@ -64,7 +64,7 @@ struct Exact {
 };
 
 /// float: every exponent and mixed low bits; double: where it matters.
-std::vector<float> Scores(float) {
+std::vector<float> Scores(float /* type */) {
   const uint32_t kStride = 1999;  // prime
   std::vector<float> scores;
   for (uint64_t bits = 0; bits < (uint64_t(1) << 32); bits += kStride) {
@@ -76,7 +76,7 @@ std::vector<float> Scores(float) {
   return scores;
 }
 
-std::vector<double> Scores(double) {
+std::vector<double> Scores(double /* type */) {
   std::mt19937_64 random(1701);
   std::normal_distribution<double> common(0, 5);
   std::uniform_real_distribution<double> wide(-720, 720);
@@ -183,7 +183,8 @@ TYPED_TEST(WeightedSigmoidLossErrorTest, TestTails) {
   std::mt19937 random(1701);
   for (std::size_t i = 0; i < kSize; ++i) {
     scores[i] = std::normal_distribution<T>(0, 5)(random);
-    targets[i] = i % 5 == 2 ? T(-1) : std::uniform_real_distribution<T>()(random);
+    targets[i] =
+        i % 5 == 2 ? T(-1) : std::uniform_real_distribution<T>()(random);
     wide_a[i] = a[i] = T(1 + i % 4);
     wide_b[i] = b[i] = T(2 + i % 3);
   }

@@ -118,8 +118,8 @@ class Runs {
       run_.a *= elements_.balance[2 * scope_.index()];
       run_.b *= elements_.balance[2 * scope_.index() + 1];
     }
-    const std::size_t count = std::min(
-        std::min(channel_.left(), scope_.left()), end_ - run_.begin);
+    const std::size_t count =
+        std::min(std::min(channel_.left(), scope_.left()), end_ - run_.begin);
     channel_.Advance(count);
     scope_.Advance(count);
     run_.end = run_.begin + count;
@@ -228,9 +228,8 @@ class Block {
 
 /// Adds sum t and sum (1 - t) over the elements [begin, end) that count.
 template <typename T>
-void AddTargets(const Elements<T>& elements, std::size_t begin,
-                std::size_t end, CompensatedSum* positives,
-                CompensatedSum* negatives) {
+void AddTargets(const Elements<T>& elements, std::size_t begin, std::size_t end,
+                CompensatedSum* positives, CompensatedSum* negatives) {
   for (; begin < end; begin += kBlock) {
     double positive[kLanes] = {}, negative[kLanes] = {};
     const std::size_t block_end = std::min(begin + kBlock, end);
@@ -308,13 +307,14 @@ void Balance(const Elements<T>& elements, double* balance) {
   }
 }
 
-#define INSTANTIATE(T)                                         \
-  template LossSums Loss<T>(const Elements<T>&, double);       \
-  template void Gradient<T>(const Elements<T>&, double, T*);   \
-  template void Balance<T>(const Elements<T>&, double*)
+#define INSTANTIATE(T)                                                  \
+  template LossSums Loss<T>(const Elements<T>& elements, double scale); \
+  template void Gradient<T>(const Elements<T>& elements, double scale,  \
+                            T* grad);                                   \
+  template void Balance<T>(const Elements<T>& elements, double* balance)
 
-INSTANTIATE(float);
-INSTANTIATE(double);
+INSTANTIATE(float);   // NOLINT(readability/function)
+INSTANTIATE(double);  // NOLINT(readability/function)
 
 }  // namespace weighted_sigmoid_loss
 

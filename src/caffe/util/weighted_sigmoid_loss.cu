@@ -108,8 +108,8 @@ __device__ bool IsIgnored(const Elements<T>& elements, T target) {
 
 /// a and b of element i; whether its element weight is finite and not negative.
 template <typename T>
-__device__ bool Constants(const Elements<T>& elements, double scale,
-                          unsigned i, double* a, double* b) {
+__device__ bool Constants(const Elements<T>& elements, double scale, unsigned i,
+                          double* a, double* b) {
   const unsigned c = Index(elements.channel, i);
   *a = scale * elements.cls_weight[c];
   *b = scale * elements.neg_weight[c];
@@ -236,7 +236,9 @@ int LossGpu(const Elements<T>& elements, double scale, void* workspace,
   }
   const unsigned blocks = Blocks(elements.count);
   LossSums* block_sums = static_cast<LossSums*>(workspace);
+  // NOLINT_NEXT_LINE(whitespace/operators)
   LossKernel<T><<<blocks, kThreads>>>(elements, scale, block_sums);
+  // NOLINT_NEXT_LINE(whitespace/operators)
   FinishLossKernel<<<1, kThreads>>>(blocks, block_sums);
   const cudaError_t error = cudaGetLastError();
   if (error != cudaSuccess) {
@@ -250,8 +252,9 @@ int GradientGpu(const Elements<T>& elements, double scale, T* grad) {
   if (elements.count == 0) {
     return cudaSuccess;
   }
-  GradientKernel<T>
-      <<<Blocks(elements.count), kThreads>>>(elements, scale, grad);
+  const unsigned blocks = Blocks(elements.count);
+  // NOLINT_NEXT_LINE(whitespace/operators)
+  GradientKernel<T><<<blocks, kThreads>>>(elements, scale, grad);
   return cudaGetLastError();
 }
 
@@ -268,19 +271,24 @@ int BalanceGpu(const Elements<T>& elements, void* workspace, double* balance) {
                                ? static_cast<TargetSums*>(workspace)
                                : reinterpret_cast<TargetSums*>(balance);
   const dim3 grid(parts, std::min(scopes, kMaxBlocks));
+  // NOLINT_NEXT_LINE(whitespace/operators)
   TargetSumsKernel<T><<<grid, kThreads>>>(elements, block_sums);
+  // NOLINT_NEXT_LINE(whitespace/operators)
   FinishBalanceKernel<<<Blocks(scopes), kThreads>>>(scopes, parts, block_sums,
                                                     balance);
   return cudaGetLastError();
 }
 
-#define INSTANTIATE(T)                                                    \
-  template int LossGpu<T>(const Elements<T>&, double, void*, LossSums*);  \
-  template int GradientGpu<T>(const Elements<T>&, double, T*);            \
-  template int BalanceGpu<T>(const Elements<T>&, void*, double*)
+#define INSTANTIATE(T)                                                     \
+  template int LossGpu<T>(const Elements<T>& elements, double scale,       \
+                          void* workspace, LossSums* sums);                \
+  template int GradientGpu<T>(const Elements<T>& elements, double scale,   \
+                              T* grad);                                    \
+  template int BalanceGpu<T>(const Elements<T>& elements, void* workspace, \
+                             double* balance)
 
-INSTANTIATE(float);
-INSTANTIATE(double);
+INSTANTIATE(float);   // NOLINT(readability/function)
+INSTANTIATE(double);  // NOLINT(readability/function)
 
 }  // namespace weighted_sigmoid_loss
 

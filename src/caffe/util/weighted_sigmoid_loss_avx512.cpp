@@ -6,8 +6,9 @@
 #ifdef __x86_64__
 
 #ifdef __clang__
-#pragma clang attribute push(__attribute__((target( \
-    "avx512bw,avx512dq,avx512vl,fma"))), apply_to = function)
+#pragma clang attribute push(                                  \
+    __attribute__((target("avx512bw,avx512dq,avx512vl,fma"))), \
+    apply_to = function)
 #else
 #pragma GCC target("avx512bw,avx512dq,avx512vl,fma,prefer-vector-width=512")
 #endif

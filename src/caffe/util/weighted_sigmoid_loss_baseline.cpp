@@ -20,4 +20,3 @@ template Loops<double> BaselineLoops<double>();
 }  // namespace weighted_sigmoid_loss
 
 }  // namespace caffe
-

@@ -17,8 +17,9 @@ enum InstructionSet { kBaseline, kAvx2, kAvx512 };
 InstructionSet BestSet() {
 #ifdef __x86_64__
   __builtin_cpu_init();
-  if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
-      __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl")) {
+  if (__builtin_cpu_supports("avx512bw") &&
+      __builtin_cpu_supports("avx512dq") &&
+      __builtin_cpu_supports("avx512vl")) {
     return kAvx512;
   }
   if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")) {
@@ -28,7 +29,7 @@ InstructionSet BestSet() {
   return kBaseline;
 }
 
-/// The best set, or the one that the environment names if it is below.
+/// The best one, or the one that the environment names if it is below.
 InstructionSet ChosenSet() {
   const char* const kNames[] = {"baseline", "avx2", "avx512"};
   const InstructionSet best = BestSet();
@@ -36,14 +37,15 @@ InstructionSet ChosenSet() {
   if (!name) {
     return best;
   }
-  for (int set = kBaseline; set <= best; ++set) {
-    if (std::strcmp(name, kNames[set]) == 0) {
-      return static_cast<InstructionSet>(set);
+  for (int i = kBaseline; i <= best; ++i) {
+    if (std::strcmp(name, kNames[i]) == 0) {
+      return static_cast<InstructionSet>(i);
     }
   }
   std::fprintf(stderr,
                "%s=%s is not used: this machine has %s, of baseline, avx2 and "
-               "avx512.\n", kVariable, name, kNames[best]);
+               "avx512.\n",
+               kVariable, name, kNames[best]);
   return best;
 }
 
