@@ -626,6 +626,19 @@ TYPED_TEST(SigmoidCrossEntropyWeightLossLayerDeathTest, TestReshape) {
   this->targets_.Reshape(2, 4, 2, 2);
   EXPECT_DEATH(this->layer_->Reshape(this->bottoms_, this->tops_),
                "cls_weight has 3 values, .* have 4 channels");
+  this->scores_.Reshape(vector<int>(1, 6));
+  this->targets_.Reshape(vector<int>(1, 6));
+  EXPECT_DEATH(this->layer_->Reshape(this->bottoms_, this->tops_),
+               "axis is 1, .* axis must be from -1 to 0");
+
+  this->scores_.Reshape(2, 3, 2, 2);
+  this->targets_.Reshape(2, 3, 2, 2);
+  this->Weigh({2, 1, 2, 2});
+  this->Forward("");
+  this->scores_.Reshape(4, 3, 2, 2);
+  this->targets_.Reshape(4, 3, 2, 2);
+  EXPECT_DEATH(this->layer_->Reshape(this->bottoms_, this->tops_),
+               "each axis of the weights must be 1 or that of the scores");
 }
 
 TYPED_TEST(SigmoidCrossEntropyWeightLossLayerDeathTest, TestPropagateDown) {
