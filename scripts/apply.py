@@ -35,6 +35,8 @@ OVERLAID = ["include/caffe", "src/caffe"]
 SOURCES = {".hpp", ".cpp", ".cu"}
 FRAGMENT = ROOT / "proto" / "sigmoid_cross_entropy_weight_loss.proto"
 SERIES = ROOT / "caffe_patch" / "series"
+# Trees that are built with CMake alone may lack these: PyPI's copy of Caffe does.
+FOR_MAKE = ["Makefile", "Makefile.config.example"]
 
 
 def main():
@@ -166,6 +168,8 @@ def apply_series(tree, wanted):
         try:
             for one in _unified_diff.parse(patch.read_bytes()):
                 data = wanted.get(one.path, tree.original(one.path))
+                if data is None and one.path in FOR_MAKE:
+                    continue
                 wanted[one.path] = _unified_diff.apply_once(data, one)
         except _unified_diff.DiffError as error:
             raise Refused(

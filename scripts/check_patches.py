@@ -10,7 +10,7 @@ from pathlib import Path
 
 import _unified_diff
 from _common import ROOT, fail
-from apply import SERIES, series
+from apply import FOR_MAKE, SERIES, series
 
 STOCK = ROOT / "build" / "source" / "caffe"
 
@@ -62,6 +62,8 @@ def apply_strictly(data, tree, patched):
     for one in _unified_diff.parse(data):
         source = tree / one.path
         before = patched.get(one.path, source.read_bytes() if source.is_file() else None)
+        if before is None and one.path in FOR_MAKE:
+            continue
         patched[one.path] = _unified_diff.apply(before, one, moved_ok=False)
 
 

@@ -21,6 +21,10 @@
  * An element whose target equals the ignore label has zero loss and gradient.
  * weighted_sigmoid_loss_math.hpp has the formulas of an element and their error
  * bounds. Nothing is allocated and nothing is written but the results.
+ *
+ * The functions for the CPU take as many threads as OpenMP gives them, one where
+ * the program is built without it or the input is small. Their results are the
+ * same for any number.
  */
 
 namespace caffe {
@@ -111,6 +115,15 @@ template <typename T>
 void Gradient(const Elements<T>& elements, double scale, T* grad);
 
 /**
+ * @brief Loss and Gradient in one pass, with the same bits as theirs.
+ *
+ * For callers who know scale before the forward pass: as one over Caffe's
+ * normalizer is, but for VALID. grad may be the scores.
+ */
+template <typename T>
+LossSums LossAndGradient(const Elements<T>& elements, double scale, T* grad);
+
+/**
  * @brief Writes b_pos, b_neg a scope to balance: with P = sum t and
  *        Q = sum (1 - t) over the scope's elements that are not ignored,
  *        Q / (P + Q) and P / (P + Q), or 0 and 0 where there are none.
@@ -122,10 +135,13 @@ void Balance(const Elements<T>& elements, double* balance);
 
 /// How many bytes of device memory the functions below work in, whatever the
 /// count.
-const std::size_t kGpuWorkspace = 1024 * sizeof(LossSums);
+const std::size_t kGpuWorkspace = 4096 * sizeof(LossSums);
 
 /**
  * @brief Loss on the device, for count < 2^31; waits for the result.
+ *
+ * The order of the sum depends on the shapes and on how the pointers are
+ * aligned to 16 bytes.
  *
  * @param workspace kGpuWorkspace bytes of device memory
  * @param sums the result, in host memory
@@ -138,11 +154,24 @@ int LossGpu(const Elements<T>& elements, double scale, void* workspace,
 /**
  * @brief Gradient on the device, for count < 2^31; does not wait.
  *
- * @param grad device memory for count values
+ * @param grad device memory for count values, which may be the scores
  * @return the CUDA error of the launch, 0 where there is none
  */
 template <typename T>
 int GradientGpu(const Elements<T>& elements, double scale, T* grad);
+
+/**
+ * @brief LossAndGradient on the device, for count < 2^31; waits for the result.
+ *
+ * @param workspace kGpuWorkspace bytes of device memory
+ * @param sums the result, in host memory: the bits of LossGpu's
+ * @param grad device memory for count values, which may be the scores; the bits
+ *        of GradientGpu's
+ * @return the CUDA error, 0 where there is none
+ */
+template <typename T>
+int LossAndGradientGpu(const Elements<T>& elements, double scale,
+                       void* workspace, LossSums* sums, T* grad);
 
 /**
  * @brief Balance on the device, for count < 2^31; does not wait.

@@ -80,6 +80,15 @@ WEIGHTED_SIGMOID_LOSS_HOST_DEVICE double Reciprocal(double a) {
 #endif
 }
 
+/// |a|, NaN for NaN.
+WEIGHTED_SIGMOID_LOSS_HOST_DEVICE float Abs(float a) {
+  return __builtin_fabsf(a);
+}
+
+WEIGHTED_SIGMOID_LOSS_HOST_DEVICE double Abs(double a) {
+  return __builtin_fabs(a);
+}
+
 template <typename To, typename From>
 WEIGHTED_SIGMOID_LOSS_HOST_DEVICE To BitCast(From from) {
   static_assert(sizeof(To) == sizeof(From), "BitCast changes no size");
@@ -91,9 +100,10 @@ WEIGHTED_SIGMOID_LOSS_HOST_DEVICE To BitCast(From from) {
 /// value in T; its largest where value is beyond it, since 0 * infinity is NaN.
 template <typename T>
 WEIGHTED_SIGMOID_LOSS_HOST_DEVICE T Saturate(double value) {
-  const double largest = sizeof(T) == sizeof(float) ? FLT_MAX : DBL_MAX;
-  return static_cast<T>(
-      value > largest ? largest : (value < -largest ? -largest : value));
+  const T largest = sizeof(T) == sizeof(float) ? T(FLT_MAX) : T(DBL_MAX);
+  const T rounded = static_cast<T>(value);
+  return rounded > largest ? largest
+                           : (rounded < -largest ? -largest : rounded);
 }
 
 /**
@@ -203,11 +213,13 @@ WEIGHTED_SIGMOID_LOSS_HOST_DEVICE double Log1p(double u) {
 template <typename T>
 WEIGHTED_SIGMOID_LOSS_HOST_DEVICE double LossElement(T x, T t, double a,
                                                      double b) {
-  const double log1p_u = Log1p(ExpNegative(x < T(0) ? -x : x));
-  const double softplus = (x > T(0) ? static_cast<double>(x) : 0.) + log1p_u;
-  const double softplus_neg =
-      (x < T(0) ? -static_cast<double>(x) : 0.) + log1p_u;
-  return Fma(a * t, softplus_neg, (b * (1. - t)) * softplus);
+  const T magnitude = Abs(x);
+  const double positive = a * t;
+  const double negative = b * (1. - t);
+  const double growing = x < T(0) ? positive : negative;
+  const double log1p_u = Log1p(ExpNegative(magnitude));
+  const double total = Fma(b, 1. - t, positive);
+  return Fma(total, log1p_u, growing * magnitude);
 }
 
 /**
@@ -219,7 +231,7 @@ WEIGHTED_SIGMOID_LOSS_HOST_DEVICE double LossElement(T x, T t, double a,
  */
 template <typename T>
 WEIGHTED_SIGMOID_LOSS_HOST_DEVICE T GradientElement(T x, T t, T a, T b) {
-  const T u = ExpNegative(x < T(0) ? -x : x);
+  const T u = ExpNegative(Abs(x));
   const T large = Reciprocal(T(1) + u);  // sigmoid(|x|)
   const T small = u * large;             // sigmoid(-|x|)
   const T sigmoid = x < T(0) ? small : large;

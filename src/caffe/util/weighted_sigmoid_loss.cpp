@@ -1,11 +1,10 @@
 #include "caffe/util/weighted_sigmoid_loss.hpp"
 
 #include <algorithm>
-#include <cmath>
 #include <limits>
 
 #include "caffe/util/weighted_sigmoid_loss_loops.hpp"
-#include "caffe/util/weighted_sigmoid_loss_math.hpp"
+#include "caffe/util/weighted_sigmoid_loss_parts.hpp"
 
 namespace caffe {
 
@@ -13,70 +12,35 @@ namespace weighted_sigmoid_loss {
 
 namespace {
 
-// The loops write the losses of a block, which are summed in kLanes partial
-// sums; blocks are summed with their rounding errors. So neither a long input
-// nor a long block loses digits, and the order is that of the elements alone.
-const std::size_t kBlock = 512;
-const std::size_t kLanes = 8;
+// The loops sum a block at a time; blocks are summed with their rounding
+// errors. So neither a long input nor a long block loses digits. Blocks belong
+// to parts, which threads take, and whose sums are added in their order: it
+// depends on the shapes alone.
+const std::size_t kParts = 256;
+const std::size_t kBlocksInPart = 8;  // at least, but for the last
 
-/// Neumaier's compensated sum.
-class CompensatedSum {
- public:
-  CompensatedSum() : sum_(0), error_(0) {}
-  void Add(double value) {
-    const double sum = sum_ + value;
-    error_ += std::abs(sum_) >= std::abs(value) ? (sum_ - sum) + value
-                                                : (value - sum) + sum_;
-    sum_ = sum;
-  }
-  /// The sum; infinity and NaN as plain addition gives them.
-  double Get() const { return std::isfinite(sum_) ? sum_ + error_ : sum_; }
-
- private:
-  double sum_;
-  double error_;
+/// Neighbouring elements that have the same index into some constants, or, if
+/// runs, as many indices as there are elements.
+struct Segment {
+  std::size_t begin;
+  std::size_t end;
+  std::size_t index;
+  bool runs;
+  std::size_t count() const { return end - begin; }
 };
 
-double SumOfBlock(const double* values, std::size_t count) {
-  double lanes[kLanes] = {};
-  std::size_t i = 0;
-  for (; i + kLanes <= count; i += kLanes) {
-    for (std::size_t lane = 0; lane < kLanes; ++lane) {
-      lanes[lane] += values[i + lane];
-    }
+/// The segment along an axis that starts at element `begin`, up to end at most.
+Segment SegmentAt(const Axis& axis, std::size_t begin, std::size_t end) {
+  Segment segment = {begin, end, 0, false};
+  if (axis.size > 1) {
+    segment.runs = axis.inner == 1;
+    segment.index = begin / axis.inner % axis.size;
+    const std::size_t left = segment.runs ? axis.size - segment.index
+                                          : axis.inner - begin % axis.inner;
+    segment.end = std::min(end, begin + left);
   }
-  for (; i < count; ++i) {
-    lanes[i % kLanes] += values[i];
-  }
-  return ((lanes[0] + lanes[1]) + (lanes[2] + lanes[3])) +
-         ((lanes[4] + lanes[5]) + (lanes[6] + lanes[7]));
+  return segment;
 }
-
-/// Where a walk through the elements is along an axis.
-class Cursor {
- public:
-  Cursor(const Axis& axis, std::size_t i)
-      : axis_(axis),
-        index_(i / axis.inner % axis.size),
-        left_(axis.size > 1 ? axis.inner - i % axis.inner
-                            : static_cast<std::size_t>(-1)) {}
-  std::size_t index() const { return index_; }
-  /// How many elements there are until the index changes.
-  std::size_t left() const { return left_; }
-  /// Goes on by no more than what is left.
-  void Advance(std::size_t count) {
-    left_ -= count;
-    if (left_ == 0) {
-      index_ = index_ + 1 == axis_.size ? 0 : index_ + 1;
-      left_ = axis_.inner;
-    }
-  }
-
- private:
-  const Axis axis_;
-  std::size_t index_;
-  std::size_t left_;
-};
 
 template <typename T>
 std::size_t Offset(const ElementWeights<T>& weight, std::size_t i) {
@@ -88,230 +52,333 @@ std::size_t Offset(const ElementWeights<T>& weight, std::size_t i) {
   return offset;
 }
 
-/// Neighbouring elements of the same constants, but for the element weights.
-struct Run {
-  std::size_t begin;
-  std::size_t end;
-  double a;
-  double b;
-};
-
-/// Goes through [begin, end) run by run.
 template <typename T>
-class Runs {
- public:
-  Runs(const Elements<T>& elements, double scale, std::size_t begin,
-       std::size_t end)
-      : elements_(elements),
-        scale_(scale),
-        end_(end),
-        channel_(elements.channel, begin),
-        scope_(elements.balance ? elements.scope : Axis(), begin) {
-    run_.end = begin;
-  }
-  bool HasNext() const { return run_.end < end_; }
-  const Run& Next() {
-    run_.begin = run_.end;
-    run_.a = scale_ * elements_.cls_weight[channel_.index()];
-    run_.b = scale_ * elements_.neg_weight[channel_.index()];
-    if (elements_.balance) {
-      run_.a *= elements_.balance[2 * scope_.index()];
-      run_.b *= elements_.balance[2 * scope_.index() + 1];
-    }
-    const std::size_t count =
-        std::min(std::min(channel_.left(), scope_.left()), end_ - run_.begin);
-    channel_.Advance(count);
-    scope_.Advance(count);
-    run_.end = run_.begin + count;
-    return run_;
-  }
-
- private:
-  const Elements<T>& elements_;
-  const double scale_;
-  const std::size_t end_;
-  Cursor channel_, scope_;
-  Run run_;
-};
-
-template <typename T>
-bool IsIgnored(const Elements<T>& elements, std::size_t i) {
-  return elements.has_ignore_label &&
-         elements.targets[i] == elements.ignore_label;
+Segment SegmentAt(const ElementWeights<T>& weight, std::size_t begin,
+                  std::size_t end) {
+  const std::size_t size = weight.size[weight.axes - 1];
+  const Segment segment = {begin, std::min(end, begin - begin % size + size),
+                           Offset(weight, begin),
+                           weight.stride[weight.axes - 1] == 1};
+  return segment;
 }
 
 template <typename T>
-std::size_t CountBadWeights(const Elements<T>& elements, std::size_t begin,
-                            std::size_t end) {
-  std::size_t bad = 0;
-  for (std::size_t i = begin; i < end; ++i) {
-    const T e = elements.weight.data[Offset(elements.weight, i)];
-    bad += !(std::isfinite(e) && e >= 0) && !IsIgnored(elements, i);
-  }
-  return bad;
+bool IsGoodWeight(T weight) {
+  return weight >= 0 && weight <= std::numeric_limits<T>::max();
 }
 
-/// A block of neighbouring elements and their constants: the first of a and b
-/// where they are the same for all, else one an element. Value is double for
-/// losses and T, to which they are rounded, for gradients.
-template <typename T, typename Value>
+/// A block of neighbouring elements at a time, with their constants a and b:
+/// one of each where they are the same for all, else one an element.
+template <typename T>
 class Block {
  public:
-  Block(const Elements<T>& elements, double scale, std::size_t begin)
-      : begin_(begin),
-        end_(std::min(begin + kBlock, elements.count)),
-        has_bad_weight_(false) {
-    stretch_.count = end_ - begin_;
-    stretch_.scores = elements.scores + begin_;
-    stretch_.targets = elements.targets + begin_;
-    stretch_.has_ignore_label = elements.has_ignore_label;
-    stretch_.ignore_label = elements.ignore_label;
-    Runs<T> runs(elements, scale, begin_, end_);
-    const Run run = runs.Next();
-    a_[0] = Saturate<Value>(run.a);
-    b_[0] = Saturate<Value>(run.b);
-    is_same_ = run.end == end_ && !elements.weight.data;
-    if (is_same_) {
-      return;
-    }
-    Fill(run, elements.weight);
-    while (runs.HasNext()) {
-      Fill(runs.Next(), elements.weight);
+  Block(const Elements<T>& elements, double scale)
+      : elements_(elements),
+        loops_(BestLoops<T>()),
+        scale_(scale),
+        period_(Period(elements)),
+        begin_(0),
+        end_(0),
+        is_same_(true),
+        has_bad_weights_(false) {
+    if (period_ > 0) {
+      const bool is_one = period_ == 1 && !elements.weight.data;
+      Fill(0, std::min(is_one ? 1 : period_ + kBlock, elements.count));
     }
   }
-  std::size_t begin() const { return begin_; }
-  std::size_t end() const { return end_; }
-  const Stretch<T>& stretch() const { return stretch_; }
-  bool is_same() const { return is_same_; }
-  bool has_bad_weight() const { return has_bad_weight_; }
-  const Value* a() const { return a_; }
-  const Value* b() const { return b_; }
+
+  void MoveTo(std::size_t begin) {
+    begin_ = begin;
+    end_ = std::min(begin + kBlock, elements_.count);
+    FindConstants();
+    if (elements_.weight.data) {
+      Weigh();
+    }
+  }
+
+  StretchSums Loss() const {
+    return is_same_ ? loops_.loss(stretch(), *a_, *b_)
+                    : loops_.loss_each(stretch(), a_, b_);
+  }
+
+  void Gradient(T* grad) const {
+    if (is_same_) {
+      loops_.gradient(stretch(), *a_, *b_, grad + begin_);
+    } else {
+      loops_.gradient_each(stretch(), a_, b_, grad + begin_);
+    }
+  }
+
+  StretchSums LossAndGradient(T* grad) const {
+    return is_same_
+               ? loops_.loss_and_gradient(stretch(), *a_, *b_, grad + begin_)
+               : loops_.loss_and_gradient_each(stretch(), a_, b_,
+                                               grad + begin_);
+  }
+
+  bool has_bad_weights() const { return has_bad_weights_; }
+
+  std::size_t CountBadTargets() const {
+    std::size_t bad = 0;
+    for (std::size_t i = begin_; i < end_; ++i) {
+      const T t = elements_.targets[i];
+      bad += !(t >= 0 && t <= 1) && !IsIgnored(i);
+    }
+    return bad;
+  }
+
+  std::size_t CountBadWeights() const {
+    std::size_t bad = 0;
+    for (std::size_t i = begin_; i < end_; ++i) {
+      const T e = elements_.weight.data[Offset(elements_.weight, i)];
+      bad += !IsGoodWeight(e) && !IsIgnored(i);
+    }
+    return bad;
+  }
 
  private:
-  void Fill(const Run& run, const ElementWeights<T>& weight) {
-    if (!weight.data) {
-      std::fill(a_ + (run.begin - begin_), a_ + (run.end - begin_),
-                Saturate<Value>(run.a));
-      std::fill(b_ + (run.begin - begin_), b_ + (run.end - begin_),
-                Saturate<Value>(run.b));
-      return;
-    }
-    const std::size_t size = weight.size[weight.axes - 1];
-    const std::size_t stride = weight.stride[weight.axes - 1];
-    for (std::size_t first = run.begin; first < run.end;) {
-      const std::size_t last = std::min(run.end, first - first % size + size);
-      FillWeighted(run, first, last, weight.data + Offset(weight, first),
-                   stride);
-      first = last;
-    }
-  }
+  static const std::size_t kMaxPeriod = 512;
 
-  /// The product is rounded once, as its factors may be beyond Value's range.
-  void FillWeighted(const Run& run, std::size_t first, std::size_t last,
-                    const T* weight, std::size_t stride) {
-    for (std::size_t i = first; i < last; ++i, weight += stride) {
-      a_[i - begin_] = Saturate<Value>(run.a * *weight);
-      b_[i - begin_] = Saturate<Value>(run.b * *weight);
-      has_bad_weight_ |=
-          !(*weight >= 0 && *weight <= std::numeric_limits<T>::max());
-    }
-  }
-
-  const std::size_t begin_;
-  const std::size_t end_;
-  Stretch<T> stretch_;
-  bool is_same_;
-  bool has_bad_weight_;
-  Value a_[kBlock];
-  Value b_[kBlock];
-};
-
-/// Adds sum t and sum (1 - t) over the elements [begin, end) that count.
-template <typename T>
-void AddTargets(const Elements<T>& elements, std::size_t begin, std::size_t end,
-                CompensatedSum* positives, CompensatedSum* negatives) {
-  for (; begin < end; begin += kBlock) {
-    double positive[kLanes] = {}, negative[kLanes] = {};
-    const std::size_t block_end = std::min(begin + kBlock, end);
-    for (std::size_t i = begin; i < block_end; ++i) {
-      if (!IsIgnored(elements, i)) {
-        const double t = elements.targets[i];
-        positive[i % kLanes] += t;
-        negative[i % kLanes] += 1 - t;
+  /// After how many elements the constants of channels and scopes come again,
+  /// at most kMaxPeriod; 0 where they do not.
+  static std::size_t Period(const Elements<T>& elements) {
+    const Axis axes[] = {elements.channel,
+                         elements.balance ? elements.scope : Axis()};
+    std::size_t period = 1;
+    for (const Axis& axis : axes) {
+      if (axis.size > 1) {
+        if (axis.inner > 1 || axis.size > kMaxPeriod ||
+            (period > 1 && period != axis.size)) {
+          return 0;
+        }
+        period = axis.size;
       }
     }
-    positives->Add(SumOfBlock(positive, kLanes));
-    negatives->Add(SumOfBlock(negative, kLanes));
+    return period;
   }
+
+  bool IsIgnored(std::size_t i) const {
+    return elements_.has_ignore_label &&
+           elements_.targets[i] == elements_.ignore_label;
+  }
+
+  Stretch<T> stretch() const {
+    const Stretch<T> stretch = {
+        end_ - begin_, elements_.scores + begin_, elements_.targets + begin_,
+        elements_.has_ignore_label, elements_.ignore_label};
+    return stretch;
+  }
+
+  /// Whether a segment that starts with the block has one index for all of it.
+  bool IsWhole(const Segment& segment) const {
+    return segment.end == end_ && !segment.runs;
+  }
+
+  /// The constants without the elements' weights.
+  void FindConstants() {
+    if (period_ > 0) {
+      is_same_ = period_ == 1;
+      a_ = by_scope_a_ + begin_ % period_;
+      b_ = by_scope_b_ + begin_ % period_;
+      return;
+    }
+    is_same_ = IsWhole(SegmentAt(elements_.channel, begin_, end_)) &&
+               (!elements_.balance ||
+                IsWhole(SegmentAt(elements_.scope, begin_, end_)));
+    Fill(begin_, is_same_ ? begin_ + 1 : end_);
+    a_ = by_scope_a_;
+    b_ = by_scope_b_;
+  }
+
+  /// Writes the constants of channels and scopes for the elements [begin, end).
+  void Fill(std::size_t begin, std::size_t end) {
+    for (std::size_t i = begin; i < end;) {
+      const Segment segment = SegmentAt(elements_.channel, i, end);
+      const double* cls_weight = elements_.cls_weight + segment.index;
+      const double* neg_weight = elements_.neg_weight + segment.index;
+      double* a = by_scope_a_ + (i - begin);
+      double* b = by_scope_b_ + (i - begin);
+      i = segment.end;
+      if (segment.runs) {
+        loops_.scale(cls_weight, segment.count(), scale_, a);
+        loops_.scale(neg_weight, segment.count(), scale_, b);
+      } else {
+        loops_.fill(scale_ * *cls_weight, segment.count(), a);
+        loops_.fill(scale_ * *neg_weight, segment.count(), b);
+      }
+    }
+    for (std::size_t i = begin; elements_.balance && i < end;) {
+      const Segment segment = SegmentAt(elements_.scope, i, end);
+      const double* balance = elements_.balance + 2 * segment.index;
+      double* a = by_scope_a_ + (i - begin);
+      double* b = by_scope_b_ + (i - begin);
+      i = segment.end;
+      if (segment.runs) {
+        loops_.multiply(balance, segment.count(), a, b);
+      } else {
+        loops_.scale(a, segment.count(), balance[0], a);
+        loops_.scale(b, segment.count(), balance[1], b);
+      }
+    }
+  }
+
+  /// Multiplies the constants by the elements' weights.
+  void Weigh() {
+    has_bad_weights_ = false;
+    const Segment first = SegmentAt(elements_.weight, begin_, end_);
+    if (is_same_ && IsWhole(first)) {
+      const T weight = elements_.weight.data[first.index];
+      has_bad_weights_ = !IsGoodWeight(weight);
+      weighted_a_[0] = *a_ * weight;
+      weighted_b_[0] = *b_ * weight;
+    } else {
+      if (is_same_ && period_ == 0) {
+        loops_.fill(*a_, end_ - begin_, by_scope_a_);
+        loops_.fill(*b_, end_ - begin_, by_scope_b_);
+      }
+      for (Segment segment = first;;
+           segment = SegmentAt(elements_.weight, segment.end, end_)) {
+        WeighSegment(segment);
+        if (segment.end == end_) {
+          break;
+        }
+      }
+      is_same_ = false;
+    }
+    a_ = weighted_a_;
+    b_ = weighted_b_;
+  }
+
+  void WeighSegment(const Segment& segment) {
+    const T* weight = elements_.weight.data + segment.index;
+    const std::size_t i = segment.begin - begin_;
+    if (segment.runs) {
+      has_bad_weights_ |= !loops_.weigh(weight, segment.count(), a_ + i, b_ + i,
+                                        weighted_a_ + i, weighted_b_ + i);
+    } else {
+      has_bad_weights_ |= !IsGoodWeight(*weight);
+      loops_.scale(a_ + i, segment.count(), *weight, weighted_a_ + i);
+      loops_.scale(b_ + i, segment.count(), *weight, weighted_b_ + i);
+    }
+  }
+
+  const Elements<T>& elements_;
+  const Loops<T>& loops_;
+  const double scale_;
+  const std::size_t period_;
+  std::size_t begin_;
+  std::size_t end_;
+  bool is_same_;
+  bool has_bad_weights_;
+  const double* a_;
+  const double* b_;
+  // By channel and balance scope, from some element on; of a period, and a
+  // block more, where there is one.
+  double by_scope_a_[kMaxPeriod + kBlock];
+  double by_scope_b_[kMaxPeriod + kBlock];
+  double weighted_a_[kBlock];
+  double weighted_b_[kBlock];
+};
+
+/// What the elements of a part add up to; PartSums() is 0.
+class PartSums {
+ public:
+  template <typename T>
+  void Add(const Block<T>& block, const StretchSums& sums) {
+    loss_.Add(sums.loss);
+    sums_.valid += sums.valid;
+    if (sums.has_bad_targets) {
+      sums_.bad_targets += block.CountBadTargets();
+    }
+    if (block.has_bad_weights()) {
+      sums_.bad_weights += block.CountBadWeights();
+    }
+  }
+  void Add(const PartSums& other) {
+    loss_.Add(other.loss_);
+    sums_.valid += other.sums_.valid;
+    sums_.bad_targets += other.sums_.bad_targets;
+    sums_.bad_weights += other.sums_.bad_weights;
+  }
+  LossSums Get() const {
+    LossSums sums = sums_;
+    sums.loss = loss_.Get();
+    return sums;
+  }
+
+ private:
+  CompensatedSum loss_;
+  LossSums sums_;
+};
+
+/// Calls function(block) for each block of a part.
+template <typename T, typename Function>
+void ForEachBlock(const Elements<T>& elements, double scale, std::size_t part,
+                  std::size_t parts, const Function& function) {
+  const std::size_t blocks = (elements.count + kBlock - 1) / kBlock;
+  const std::size_t end = PartBegin(part + 1, parts, blocks);
+  Block<T> block(elements, scale);
+  for (std::size_t k = PartBegin(part, parts, blocks); k < end; ++k) {
+    block.MoveTo(k * kBlock);
+    function(block);
+  }
+}
+
+std::size_t Parts(std::size_t count) {
+  const std::size_t elements = kBlocksInPart * kBlock;
+  return std::min((count + elements - 1) / elements, kParts);
+}
+
+/// The total of what get_sums(block) gives for each block of the elements.
+template <typename T, typename GetSums>
+LossSums Sum(const Elements<T>& elements, double scale,
+             const GetSums& get_sums) {
+  PartSums sums[kParts];
+  const std::size_t parts = Parts(elements.count);
+  ForEachPart(parts, Threads(elements.count), [&](std::size_t part) {
+    PartSums part_sums = PartSums();
+    ForEachBlock(elements, scale, part, parts, [&](const Block<T>& block) {
+      part_sums.Add(block, get_sums(block));
+    });
+    sums[part] = part_sums;
+  });
+  PartSums total = PartSums();
+  for (std::size_t part = 0; part < parts; ++part) {
+    total.Add(sums[part]);
+  }
+  return total.Get();
 }
 
 }  // namespace
 
 template <typename T>
 LossSums Loss(const Elements<T>& elements, double scale) {
-  const Loops<T>& loops = BestLoops<T>();
-  CompensatedSum loss;
-  LossSums sums = LossSums();
-  double losses[kBlock];
-  for (std::size_t begin = 0; begin < elements.count; begin += kBlock) {
-    const Block<T, double> block(elements, scale, begin);
-    const Counts counts =
-        block.is_same()
-            ? loops.losses(block.stretch(), *block.a(), *block.b(), losses)
-            : loops.losses_each(block.stretch(), block.a(), block.b(), losses);
-    loss.Add(SumOfBlock(losses, block.stretch().count));
-    sums.valid += counts.valid;
-    sums.bad_targets += counts.bad_targets;
-    if (block.has_bad_weight()) {
-      sums.bad_weights += CountBadWeights(elements, block.begin(), block.end());
-    }
-  }
-  sums.loss = loss.Get();
-  return sums;
+  return Sum(elements, scale,
+             [](const Block<T>& block) { return block.Loss(); });
 }
 
 template <typename T>
 void Gradient(const Elements<T>& elements, double scale, T* grad) {
-  const Loops<T>& loops = BestLoops<T>();
-  for (std::size_t begin = 0; begin < elements.count; begin += kBlock) {
-    const Block<T, T> block(elements, scale, begin);
-    if (block.is_same()) {
-      loops.gradients(block.stretch(), *block.a(), *block.b(), grad + begin);
-    } else {
-      loops.gradients_each(block.stretch(), block.a(), block.b(), grad + begin);
-    }
-  }
+  const std::size_t parts = Parts(elements.count);
+  ForEachPart(parts, Threads(elements.count), [&](std::size_t part) {
+    ForEachBlock(elements, scale, part, parts,
+                 [=](const Block<T>& block) { block.Gradient(grad); });
+  });
 }
 
 template <typename T>
-void Balance(const Elements<T>& elements, double* balance) {
-  // Some scopes at a time: in one sweep over a batch of few channels, and with
-  // a fixed number of sums on the stack.
-  const std::size_t kScopes = 64;
-  const Axis& scope = elements.scope;
-  const std::size_t period = scope.size * scope.inner;
-  for (std::size_t first = 0; first < scope.size; first += kScopes) {
-    const std::size_t last = std::min(first + kScopes, scope.size);
-    CompensatedSum positives[kScopes], negatives[kScopes];
-    for (std::size_t base = 0; base < elements.count; base += period) {
-      for (std::size_t s = first; s < last; ++s) {
-        const std::size_t begin = base + s * scope.inner;
-        AddTargets(elements, begin, begin + scope.inner, &positives[s - first],
-                   &negatives[s - first]);
-      }
-    }
-    for (std::size_t s = first; s < last; ++s) {
-      BalanceFactors(positives[s - first].Get(), negatives[s - first].Get(),
-                     balance + 2 * s);
-    }
-  }
+LossSums LossAndGradient(const Elements<T>& elements, double scale, T* grad) {
+  return Sum(elements, scale, [=](const Block<T>& block) {
+    return block.LossAndGradient(grad);
+  });
 }
 
 #define INSTANTIATE(T)                                                  \
   template LossSums Loss<T>(const Elements<T>& elements, double scale); \
   template void Gradient<T>(const Elements<T>& elements, double scale,  \
                             T* grad);                                   \
-  template void Balance<T>(const Elements<T>& elements, double* balance)
+  template LossSums LossAndGradient<T>(const Elements<T>& elements,     \
+                                       double scale, T* grad)
 
 INSTANTIATE(float);   // NOLINT(readability/function)
 INSTANTIATE(double);  // NOLINT(readability/function)

@@ -13,6 +13,7 @@
 #pragma GCC target("avx512bw,avx512dq,avx512vl,fma,prefer-vector-width=512")
 #endif
 #define WEIGHTED_SIGMOID_LOSS_FMA
+#define WEIGHTED_SIGMOID_LOSS_VECTOR_BYTES 64
 
 #include "caffe/util/weighted_sigmoid_loss_loops_inl.hpp"
 

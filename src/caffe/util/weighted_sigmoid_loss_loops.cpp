@@ -12,58 +12,46 @@ namespace {
 
 const char* const kVariable = "WEIGHTED_SIGMOID_LOSS_ISA";
 
-enum InstructionSet { kBaseline, kAvx2, kAvx512 };
+template <typename T>
+Loops<T> ChosenLoops() {
+  Loops<T> loops[kMaxLoops];
+  const int available = AvailableLoops(loops);
+  const char* const name = std::getenv(kVariable);
+  if (!name) {
+    return loops[0];
+  }
+  for (int i = 0; i < available; ++i) {
+    if (std::strcmp(name, loops[i].name) == 0) {
+      return loops[i];
+    }
+  }
+  std::fprintf(stderr, "%s=%s is not used: this machine has", kVariable, name);
+  for (int i = 0; i < available; ++i) {
+    std::fprintf(stderr, " %s", loops[i].name);
+  }
+  std::fprintf(stderr, "; %s is.\n", loops[0].name);
+  return loops[0];
+}
 
-InstructionSet BestSet() {
+}  // namespace
+
+template <typename T>
+int AvailableLoops(Loops<T> loops[kMaxLoops]) {
+  int available = 0;
 #ifdef __x86_64__
   __builtin_cpu_init();
   if (__builtin_cpu_supports("avx512bw") &&
       __builtin_cpu_supports("avx512dq") &&
       __builtin_cpu_supports("avx512vl")) {
-    return kAvx512;
+    loops[available++] = Avx512Loops<T>();
   }
   if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")) {
-    return kAvx2;
+    loops[available++] = Avx2Loops<T>();
   }
 #endif
-  return kBaseline;
+  loops[available++] = BaselineLoops<T>();
+  return available;
 }
-
-/// The best one, or the one that the environment names if it is below.
-InstructionSet ChosenSet() {
-  const char* const kNames[] = {"baseline", "avx2", "avx512"};
-  const InstructionSet best = BestSet();
-  const char* const name = std::getenv(kVariable);
-  if (!name) {
-    return best;
-  }
-  for (int i = kBaseline; i <= best; ++i) {
-    if (std::strcmp(name, kNames[i]) == 0) {
-      return static_cast<InstructionSet>(i);
-    }
-  }
-  std::fprintf(stderr,
-               "%s=%s is not used: this machine has %s, of baseline, avx2 and "
-               "avx512.\n",
-               kVariable, name, kNames[best]);
-  return best;
-}
-
-template <typename T>
-Loops<T> ChosenLoops() {
-  switch (ChosenSet()) {
-#ifdef __x86_64__
-    case kAvx512:
-      return Avx512Loops<T>();
-    case kAvx2:
-      return Avx2Loops<T>();
-#endif
-    default:
-      return BaselineLoops<T>();
-  }
-}
-
-}  // namespace
 
 template <typename T>
 const Loops<T>& BestLoops() {
@@ -71,6 +59,8 @@ const Loops<T>& BestLoops() {
   return loops;
 }
 
+template int AvailableLoops<float>(Loops<float> loops[kMaxLoops]);
+template int AvailableLoops<double>(Loops<double> loops[kMaxLoops]);
 template const Loops<float>& BestLoops<float>();
 template const Loops<double>& BestLoops<double>();
 

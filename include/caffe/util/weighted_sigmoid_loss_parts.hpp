@@ -1,0 +1,88 @@
+#ifndef CAFFE_UTIL_WEIGHTED_SIGMOID_LOSS_PARTS_HPP_
+#define CAFFE_UTIL_WEIGHTED_SIGMOID_LOSS_PARTS_HPP_
+
+#ifdef _OPENMP
+#include <omp.h>
+#include <unistd.h>
+#endif
+
+#include <algorithm>
+#include <cmath>
+#include <cstddef>
+
+/**
+ * @file
+ * How the CPU kernel cuts its work into parts for threads and adds up what they
+ * find: in an order that depends on the shapes alone.
+ */
+
+namespace caffe {
+
+namespace weighted_sigmoid_loss {
+
+/// Neumaier's compensated sum; CompensatedSum() is 0.
+class CompensatedSum {
+ public:
+  void Add(double value) {
+    const double sum = sum_ + value;
+    error_ += std::abs(sum_) >= std::abs(value) ? (sum_ - sum) + value
+                                                : (value - sum) + sum_;
+    sum_ = sum;
+  }
+  void Add(const CompensatedSum& other) {
+    Add(other.sum_);
+    error_ += other.error_;
+  }
+  /// The sum; infinity and NaN as plain addition gives them.
+  double Get() const { return std::isfinite(sum_) ? sum_ + error_ : sum_; }
+
+ private:
+  double sum_;
+  double error_;
+};
+
+/// How many threads are worth their start for an input of count elements.
+inline int Threads(std::size_t count) {
+#ifdef _OPENMP
+  const std::size_t kElements = 16384;  // for each thread
+  if (count < 2 * kElements) {
+    return 1;
+  }
+  // A forked process has none of its parent's threads, and GNU's OpenMP would
+  // wait for them.
+  static const pid_t first_process = getpid();
+  if (getpid() != first_process) {
+    return 1;
+  }
+  return static_cast<int>(std::min(
+      count / kElements, static_cast<std::size_t>(omp_get_max_threads())));
+#else
+  static_cast<void>(count);
+  return 1;
+#endif
+}
+
+/// Calls function(part) for each part, in any order.
+template <typename Function>
+void ForEachPart(std::size_t parts, int threads, const Function& function) {
+#ifdef _OPENMP
+#pragma omp parallel for schedule(static) num_threads(threads) if (threads > 1)
+#else
+  static_cast<void>(threads);
+#endif
+  for (std::size_t part = 0; part < parts; ++part) {
+    function(part);
+  }
+}
+
+/// Where part begins, of `parts` about equal ones of a whole.
+inline std::size_t PartBegin(std::size_t part, std::size_t parts,
+                             std::size_t whole) {
+  return whole / parts * part + std::min(part, whole % parts);
+}
+
+}  // namespace weighted_sigmoid_loss
+
+}  // namespace caffe
+
+#endif  // CAFFE_UTIL_WEIGHTED_SIGMOID_LOSS_PARTS_HPP_

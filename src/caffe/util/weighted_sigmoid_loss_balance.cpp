@@ -1,0 +1,175 @@
+#include <algorithm>
+
+#include "caffe/util/weighted_sigmoid_loss.hpp"
+#include "caffe/util/weighted_sigmoid_loss_loops.hpp"
+#include "caffe/util/weighted_sigmoid_loss_math.hpp"
+#include "caffe/util/weighted_sigmoid_loss_parts.hpp"
+
+namespace caffe {
+
+namespace weighted_sigmoid_loss {
+
+namespace {
+
+// Balance takes this many scopes at a time, in one sweep over a batch of few
+// channels, and cuts the fewer the more parts: with a fixed number of sums on
+// the stack.
+const std::size_t kScopes = 256;
+const std::size_t kTargetSums = 2048;
+
+/// What the targets of a scope add up to.
+struct TargetSums {
+  CompensatedSum positives;
+  CompensatedSum negatives;
+};
+
+// Additions of targets in a row, no more than there are in a block's sum.
+const std::size_t kDepth = 32;
+
+/// Adds up targets column by column.
+template <typename T>
+class TargetColumns {
+ public:
+  explicit TargetColumns(const Elements<T>& elements)
+      : elements_(elements),
+        loops_(BestLoops<T>()),
+        positives_(),
+        negatives_() {}
+
+  /// Adds the targets from `begin` on to the first count columns.
+  void Add(std::size_t begin, std::size_t count) {
+    const Stretch<T> stretch = {
+        count, elements_.scores + begin, elements_.targets + begin,
+        elements_.has_ignore_label, elements_.ignore_label};
+    loops_.add_targets(stretch, positives_, negatives_);
+  }
+
+  /// Adds columns to the sums of their scope.
+  void Flush(std::size_t column, std::size_t count, TargetSums* sums) const {
+    sums->positives.Add(Sum(positives_ + column, count));
+    sums->negatives.Add(Sum(negatives_ + column, count));
+  }
+
+ private:
+  double Sum(const double* values, std::size_t count) const {
+    return count == 1 ? *values : loops_.sum(values, count);
+  }
+
+  const Elements<T>& elements_;
+  const Loops<T>& loops_;
+  double positives_[kBlock];
+  double negatives_[kBlock];
+};
+
+/// Neighbouring columns and rows of the targets as a matrix with a row for each
+/// round through all scopes.
+struct Tile {
+  std::size_t row;
+  std::size_t end_row;
+  std::size_t column;
+  std::size_t end_column;
+};
+
+/// Adds a tile of scopes so long that each fills columns by itself.
+template <typename T>
+void AddLongScopes(const Elements<T>& elements, const Tile& tile,
+                   std::size_t first_scope, TargetSums* sums) {
+  const Axis& scope = elements.scope;
+  for (std::size_t row = tile.row; row < tile.end_row; ++row) {
+    const std::size_t row_begin = row * scope.size * scope.inner;
+    for (std::size_t column = tile.column; column < tile.end_column;) {
+      const std::size_t s = column / scope.inner;
+      const std::size_t end =
+          std::min(std::min((s + 1) * scope.inner, tile.end_column),
+                   column + kDepth * kBlock);
+      const std::size_t width = std::min(kBlock, end - column);
+      TargetColumns<T> columns(elements);
+      for (; column < end; column += std::min(kBlock, end - column)) {
+        columns.Add(row_begin + column, std::min(kBlock, end - column));
+      }
+      columns.Flush(0, width, sums + (s - first_scope));
+    }
+  }
+}
+
+/// Adds a tile of scopes of less than kBlock columns.
+template <typename T>
+void AddShortScopes(const Elements<T>& elements, const Tile& tile,
+                    std::size_t first_scope, TargetSums* sums) {
+  const Axis& scope = elements.scope;
+  for (std::size_t row = tile.row; row < tile.end_row; row += kDepth) {
+    const std::size_t end_row = std::min(row + kDepth, tile.end_row);
+    for (std::size_t column = tile.column; column < tile.end_column;) {
+      const std::size_t end = std::min(column + kBlock, tile.end_column);
+      TargetColumns<T> columns(elements);
+      for (std::size_t k = row; k < end_row; ++k) {
+        columns.Add(k * scope.size * scope.inner + column, end - column);
+      }
+      for (std::size_t i = column; i < end;) {
+        const std::size_t s = i / scope.inner;
+        const std::size_t next = std::min((s + 1) * scope.inner, end);
+        columns.Flush(i - column, next - i, sums + (s - first_scope));
+        i = next;
+      }
+      column = end;
+    }
+  }
+}
+
+/// The balance factors of the scopes [first, last), at most kScopes.
+template <typename T>
+void BalanceScopes(const Elements<T>& elements, std::size_t first,
+                   std::size_t last, double* balance) {
+  const std::size_t scopes = last - first;
+  const std::size_t inner = elements.scope.inner;
+  const std::size_t rows = elements.count / (elements.scope.size * inner);
+  const std::size_t width = scopes * inner;
+  const std::size_t kMaxParts = 64;
+  const std::size_t kPart = 4096;  // elements, at least
+  const std::size_t parts = std::min(std::min(kMaxParts, kTargetSums / scopes),
+                                     std::max(rows * width, kPart) / kPart);
+  TargetSums sums[kTargetSums];
+  ForEachPart(parts, Threads(rows * width), [&](std::size_t part) {
+    Tile tile = {0, rows, first * inner, last * inner};
+    if (rows >= parts) {
+      tile.row = PartBegin(part, parts, rows);
+      tile.end_row = PartBegin(part + 1, parts, rows);
+    } else {
+      tile.column = first * inner + PartBegin(part, parts, width);
+      tile.end_column = first * inner + PartBegin(part + 1, parts, width);
+    }
+    TargetSums* const part_sums = sums + part * scopes;
+    std::fill_n(part_sums, scopes, TargetSums());
+    if (inner < kBlock) {
+      AddShortScopes(elements, tile, first, part_sums);
+    } else {
+      AddLongScopes(elements, tile, first, part_sums);
+    }
+  });
+  for (std::size_t s = 0; s < scopes; ++s) {
+    for (std::size_t part = 1; part < parts; ++part) {
+      sums[s].positives.Add(sums[part * scopes + s].positives);
+      sums[s].negatives.Add(sums[part * scopes + s].negatives);
+    }
+    BalanceFactors(sums[s].positives.Get(), sums[s].negatives.Get(),
+                   balance + 2 * (first + s));
+  }
+}
+
+}  // namespace
+
+template <typename T>
+void Balance(const Elements<T>& elements, double* balance) {
+  const std::size_t scopes = elements.scope.size;
+  for (std::size_t first = 0; first < scopes; first += kScopes) {
+    BalanceScopes(elements, first, std::min(first + kScopes, scopes), balance);
+  }
+}
+
+template void Balance<float>(const Elements<float>& elements, double* balance);
+template void Balance<double>(const Elements<double>& elements,
+                              double* balance);
+
+}  // namespace weighted_sigmoid_loss
+
+}  // namespace caffe
