@@ -1,9 +1,15 @@
 #include <cuda_runtime.h>
 
 #include <algorithm>
+#include <limits>
 
 #include "caffe/util/weighted_sigmoid_loss.hpp"
 #include "caffe/util/weighted_sigmoid_loss_math.hpp"
+
+// Threads walk through the elements in vectors of 16 bytes. As far as vectors
+// fill the input they are aligned; the few elements before and after them, the
+// edges, go by one. Indices fit in 31 bits, and a walk may run beyond the count
+// by less than 2^31: unsigned arithmetic never wraps.
 
 namespace caffe {
 
@@ -12,8 +18,34 @@ namespace weighted_sigmoid_loss {
 namespace {
 
 const unsigned kThreads = 256;
+const unsigned kFinishThreads = 1024;
 const unsigned kWarp = 32;
-const unsigned kMaxBlocks = 1024;
+// Many small blocks, so that the last ones leave no GPU half empty for long.
+const unsigned kMaxBlocks = 4096;
+// As many as there are before a thread takes more than a vector; from
+// kVectorsAThread on, their number grows again.
+const unsigned kFewBlocks = 512;
+const unsigned kVectorsAThread = 8;
+const unsigned kVectorBytes = 16;
+
+/// Vectors of each array that a thread has under way at a time. In double the
+/// arithmetic takes longer than memory does, and registers are scarce.
+template <typename T>
+struct Unroll {
+  static const unsigned kVectors = sizeof(T) == sizeof(float) ? 2 : 1;
+};
+
+// What a pass computes.
+const int kLoss = 1;
+const int kGradient = 2;
+
+/// What a thread or a block of a loss pass adds up: counts are below 2^31.
+struct PassSums {
+  double loss;
+  unsigned ignored;
+  unsigned bad_targets;
+  unsigned bad_weights;
+};
 
 /// What a scope's targets add up to.
 struct TargetSums {
@@ -21,13 +53,357 @@ struct TargetSums {
   double negatives;
 };
 
-static_assert(kMaxBlocks * sizeof(LossSums) <= kGpuWorkspace &&
-                  kMaxBlocks * sizeof(TargetSums) <= kGpuWorkspace,
+const unsigned kMaxTargetSums = kGpuWorkspace / sizeof(TargetSums);
+const unsigned kMaxParts = 1024;  // of a scope
+
+static_assert(kMaxBlocks * sizeof(PassSums) <= kGpuWorkspace,
               "the workspace holds the sums of a block each");
 
-__device__ void Add(const LossSums& from, LossSums* to) {
+// Indices
+
+/// Division of n < 2^31 by a number in [1, 2^31): with 2^(shift - 1) below the
+/// divisor and multiplier = 2^(31 + shift) / divisor, rounded up, the error of
+/// n * multiplier / 2^(31 + shift) is below 1 / divisor.
+struct Divider {
+  unsigned divisor;
+  unsigned multiplier;
+  unsigned shift;
+
+  __device__ unsigned Quotient(unsigned n) const {
+    return divisor == 1 ? n : __umulhi(n, multiplier) >> (shift - 1);
+  }
+  __device__ unsigned Remainder(unsigned n) const {
+    return n - Quotient(n) * divisor;
+  }
+};
+
+Divider MakeDivider(std::size_t divisor) {
+  unsigned shift = 0;
+  while ((std::uint64_t(1) << shift) < divisor) {
+    ++shift;
+  }
+  const std::uint64_t power = std::uint64_t(1) << (31 + shift);
+  const Divider divider = {
+      static_cast<unsigned>(divisor),
+      static_cast<unsigned>((power + divisor - 1) / divisor), shift};
+  return divider;
+}
+
+/// An Axis as kernels use it.
+struct DeviceAxis {
+  Divider size;
+  Divider inner;
+
+  __device__ unsigned Index(unsigned i) const {
+    return size.divisor == 1 ? 0 : size.Remainder(inner.Quotient(i));
+  }
+  /// Whether elements i to i + count - 1 have the same index.
+  __device__ bool IsSame(unsigned i, unsigned count) const {
+    return size.divisor == 1 || inner.Remainder(i) + count <= inner.divisor;
+  }
+};
+
+DeviceAxis MakeDeviceAxis(const Axis& axis) {
+  const DeviceAxis made = {MakeDivider(axis.size), MakeDivider(axis.inner)};
+  return made;
+}
+
+/// ElementWeights as kernels use them.
+template <typename T>
+struct DeviceWeights {
+  const T* data;
+  unsigned last;  // axis
+  Divider size[kMaxAxes];
+  unsigned stride[kMaxAxes];
+
+  __device__ unsigned Offset(unsigned i) const {
+    unsigned offset = 0;
+#pragma unroll 1
+    for (unsigned k = last; k > 0; --k) {
+      const unsigned outer = size[k].Quotient(i);
+      offset += (i - outer * size[k].divisor) * stride[k];
+      i = outer;
+    }
+    return offset + i * stride[0];
+  }
+};
+
+template <typename T>
+DeviceWeights<T> MakeDeviceWeights(const ElementWeights<T>& weight) {
+  DeviceWeights<T> made = DeviceWeights<T>();
+  made.data = weight.data;
+  for (int k = 0; weight.data && k < weight.axes; ++k) {
+    made.last = k;
+    made.size[k] = MakeDivider(weight.size[k]);
+    made.stride[k] = static_cast<unsigned>(weight.stride[k]);
+  }
+  return made;
+}
+
+/// The input of a pass, as kernels use it.
+template <typename T>
+struct Input {
+  unsigned count;
+  const T* scores;
+  const T* targets;
+  T ignore_label;  // NaN, which equals nothing, where there is none
+  double scale;
+  DeviceAxis channel;
+  const double* cls_weight;
+  const double* neg_weight;
+  DeviceAxis scope;
+  const double* balance;
+  DeviceWeights<T> weight;
+};
+
+template <typename T>
+Input<T> MakeInput(const Elements<T>& elements, double scale) {
+  Input<T> input;
+  input.count = static_cast<unsigned>(elements.count);
+  input.scores = elements.scores;
+  input.targets = elements.targets;
+  input.ignore_label = elements.has_ignore_label
+                           ? elements.ignore_label
+                           : std::numeric_limits<T>::quiet_NaN();
+  input.scale = scale;
+  input.channel = MakeDeviceAxis(elements.channel);
+  input.cls_weight = elements.cls_weight;
+  input.neg_weight = elements.neg_weight;
+  input.scope = MakeDeviceAxis(elements.scope);
+  input.balance = elements.balance;
+  input.weight = MakeDeviceWeights(elements.weight);
+  return input;
+}
+
+// Vectors
+
+/// kWidth neighbouring values, read and written at once.
+template <typename T, int kWidth>
+struct alignas(sizeof(T) * kWidth) Pack {
+  T lane[kWidth];
+};
+
+template <typename T, int kWidth>
+__device__ __forceinline__ Pack<T, kWidth> Read(const T* from) {
+  return *reinterpret_cast<const Pack<T, kWidth>*>(from);
+}
+
+template <typename T, int kWidth>
+__device__ __forceinline__ Pack<T, kWidth> Same(T value) {
+  Pack<T, kWidth> pack;
+#pragma unroll
+  for (int l = 0; l < kWidth; ++l) {
+    pack.lane[l] = value;
+  }
+  return pack;
+}
+
+/// Reads vectors where is_aligned says so, the same for all threads.
+template <typename T, int kWidth>
+__device__ __forceinline__ Pack<T, kWidth> Read(const T* from,
+                                                bool is_aligned) {
+  if (is_aligned) {
+    return Read<T, kWidth>(from);
+  }
+  Pack<T, kWidth> pack;
+#pragma unroll
+  for (int l = 0; l < kWidth; ++l) {
+    pack.lane[l] = from[l];
+  }
+  return pack;
+}
+
+template <typename T, int kWidth>
+__device__ __forceinline__ void Write(const Pack<T, kWidth>& pack, T* to,
+                                      bool is_aligned) {
+  if (is_aligned) {
+    *reinterpret_cast<Pack<T, kWidth>*>(to) = pack;
+    return;
+  }
+#pragma unroll
+  for (int l = 0; l < kWidth; ++l) {
+    to[l] = pack.lane[l];
+  }
+}
+
+/// How far a pointer is from the vector that it points into, in values.
+template <typename T>
+unsigned Misalignment(const T* pointer) {
+  return reinterpret_cast<std::uintptr_t>(pointer) % kVectorBytes / sizeof(T);
+}
+
+/// Who visits what: thread k < stride the vectors k, k + stride, ...; the first
+/// threads also an edge element each.
+struct Walk {
+  unsigned head;  // elements before the first vector
+  unsigned vectors;
+  unsigned edges;  // head, and the elements after the last vector
+  unsigned stride;
+  // Whether these can be read or written by vectors.
+  bool is_weight_aligned;
+  bool is_grad_aligned;
+};
+
+/// By the number of vectors alone, not by the device, so that sums are the same
+/// on every one.
+unsigned Threads(unsigned vectors) {
+  return std::max(1u,
+                  std::min(std::max(std::min(vectors, kFewBlocks * kThreads),
+                                    vectors / kVectorsAThread),
+                           kMaxBlocks * kThreads));
+}
+
+unsigned Blocks(unsigned threads) {
+  return (threads + kThreads - 1) / kThreads;
+}
+
+// Constants
+
+/// a and b of neighbouring elements, but for the element weights.
+template <int kWidth>
+struct Constants {
+  double a[kWidth];
+  double b[kWidth];
+};
+
+template <typename T>
+__device__ __forceinline__ void SetConstants(const Input<T>& input, unsigned i,
+                                             double* a, double* b) {
+  const unsigned c = input.channel.Index(i);
+  *a = input.scale * input.cls_weight[c];
+  *b = input.scale * input.neg_weight[c];
+  if (input.balance) {
+    const unsigned s = input.scope.Index(i);
+    *a *= input.balance[2 * s];
+    *b *= input.balance[2 * s + 1];
+  }
+}
+
+template <typename T, int kWidth>
+__device__ __forceinline__ Constants<kWidth> MakeConstants(
+    const Input<T>& input, unsigned i) {
+  Constants<kWidth> constants;
+  SetConstants(input, i, &constants.a[0], &constants.b[0]);
+  const bool is_same = input.channel.IsSame(i, kWidth) &&
+                       (!input.balance || input.scope.IsSame(i, kWidth));
+#pragma unroll
+  for (int l = 1; l < kWidth; ++l) {
+    constants.a[l] = constants.a[0];
+    constants.b[l] = constants.b[0];
+    if (!is_same) {
+      SetConstants(input, i + l, &constants.a[l], &constants.b[l]);
+    }
+  }
+  return constants;
+}
+
+template <typename T, int kWidth>
+__device__ __forceinline__ Pack<T, kWidth> ReadWeights(
+    const DeviceWeights<T>& weight, unsigned i, bool is_aligned) {
+  const unsigned stride = weight.stride[weight.last];
+  if (weight.last == 0 && stride == 1) {
+    return Read<T, kWidth>(weight.data + i, is_aligned);
+  }
+  const T* data = weight.data + weight.Offset(i);
+  const Divider& size = weight.size[weight.last];
+  const bool is_same_row = size.Remainder(i) + kWidth <= size.divisor;
+  Pack<T, kWidth> pack;
+#pragma unroll
+  for (int l = 0; l < kWidth; ++l) {
+    pack.lane[l] =
+        is_same_row ? data[l * stride] : weight.data[weight.Offset(i + l)];
+  }
+  return pack;
+}
+
+/// Turns constants into a and b; returns the element weights.
+template <typename T, int kWidth>
+__device__ __forceinline__ Pack<T, kWidth> Weigh(const Input<T>& input,
+                                                 unsigned i, bool is_aligned,
+                                                 Constants<kWidth>* constants) {
+  if (!input.weight.data) {
+    return Same<T, kWidth>(1);
+  }
+  const Pack<T, kWidth> weight =
+      ReadWeights<T, kWidth>(input.weight, i, is_aligned);
+#pragma unroll
+  for (int l = 0; l < kWidth; ++l) {
+    constants->a[l] *= weight.lane[l];
+    constants->b[l] *= weight.lane[l];
+  }
+  return weight;
+}
+
+/// How many elements it takes until constants come again in the same order, or
+/// 0 where that is unknown or element weights are in them.
+template <typename T>
+std::size_t Period(const Elements<T>& elements) {
+  if (elements.weight.data) {
+    return 0;
+  }
+  const Axis& channel = elements.channel;
+  const Axis& scope = elements.scope;
+  const std::size_t by_channel =
+      channel.size > 1 ? channel.size * channel.inner : 1;
+  const std::size_t by_scope =
+      elements.balance && scope.size > 1 ? scope.size * scope.inner : 1;
+  const std::size_t period = std::max(by_channel, by_scope);
+  return period % by_channel == 0 && period % by_scope == 0 ? period : 0;
+}
+
+// Sums
+
+/// A thread's sum of losses. In double its rounding errors are summed as well
+/// (Knuth's TwoSum), as they are of the size of an element's own.
+template <typename T>
+class RunningSum;
+
+template <>
+class RunningSum<float> {
+ public:
+  __device__ RunningSum() : sum_(0) {}
+  __device__ void Add(double value) { sum_ += value; }
+  __device__ double Get() const { return sum_; }
+
+ private:
+  double sum_;
+};
+
+template <>
+class RunningSum<double> {
+ public:
+  __device__ RunningSum() : sum_(0), error_(0) {}
+  __device__ void Add(double value) {
+    const double sum = sum_ + value;
+    const double added = sum - sum_;
+    error_ += (sum_ - (sum - added)) + (value - added);
+    sum_ = sum;
+  }
+  /// Infinity and NaN as plain addition gives them.
+  __device__ double Get() const {
+    return isfinite(sum_) ? sum_ + error_ : sum_;
+  }
+
+ private:
+  double sum_;
+  double error_;
+};
+
+/// The sum of values[begin] to values[begin + kCount - 1], by halves.
+template <int kCount>
+__device__ __forceinline__ double SumOf(const double* values) {
+  return SumOf<kCount / 2>(values) +
+         SumOf<kCount - kCount / 2>(values + kCount / 2);
+}
+
+template <>
+__device__ __forceinline__ double SumOf<1>(const double* values) {
+  return *values;
+}
+
+__device__ void Add(const PassSums& from, PassSums* to) {
   to->loss += from.loss;
-  to->valid += from.valid;
+  to->ignored += from.ignored;
   to->bad_targets += from.bad_targets;
   to->bad_weights += from.bad_weights;
 }
@@ -42,15 +418,10 @@ __device__ T ShuffleDown(T value, unsigned lanes) {
   return __shfl_down_sync(0xffffffffu, value, lanes);
 }
 
-__device__ std::uint64_t ShuffleDown(std::uint64_t value, unsigned lanes) {
-  typedef unsigned long long Word;  // NOLINT(runtime/int): as CUDA names it
-  return ShuffleDown(static_cast<Word>(value), lanes);
-}
-
-__device__ LossSums ShuffleDown(const LossSums& sums, unsigned lanes) {
-  LossSums other;
+__device__ PassSums ShuffleDown(const PassSums& sums, unsigned lanes) {
+  PassSums other;
   other.loss = ShuffleDown(sums.loss, lanes);
-  other.valid = ShuffleDown(sums.valid, lanes);
+  other.ignored = ShuffleDown(sums.ignored, lanes);
   other.bad_targets = ShuffleDown(sums.bad_targets, lanes);
   other.bad_weights = ShuffleDown(sums.bad_weights, lanes);
   return other;
@@ -63,166 +434,363 @@ __device__ TargetSums ShuffleDown(const TargetSums& sums, unsigned lanes) {
   return other;
 }
 
-/// The block's sums, in thread 0; always added in the same order.
+/// The sums of the first `lanes` lanes, a power of two, in lane 0.
 template <typename Sums>
-__device__ Sums ReduceBlock(Sums sums) {
-  __shared__ Sums warps[kThreads / kWarp];
-  for (unsigned lanes = kWarp / 2; lanes > 0; lanes /= 2) {
-    Add(ShuffleDown(sums, lanes), &sums);
+__device__ void ReduceWarp(unsigned lanes, Sums* sums) {
+  for (lanes /= 2; lanes > 0; lanes /= 2) {
+    Add(ShuffleDown(*sums, lanes), sums);
   }
+}
+
+/// The sums of the block's kCount threads, in thread 0; always added in the
+/// same order.
+template <unsigned kCount, typename Sums>
+__device__ void ReduceBlock(Sums* sums) {
+  const unsigned kWarps = kCount / kWarp;
+  __shared__ Sums warps[kWarps];
+  ReduceWarp(kWarp, sums);
   if (threadIdx.x % kWarp == 0) {
-    warps[threadIdx.x / kWarp] = sums;
+    warps[threadIdx.x / kWarp] = *sums;
   }
   __syncthreads();
-  if (threadIdx.x == 0) {
-    for (unsigned warp = 1; warp < kThreads / kWarp; ++warp) {
-      Add(warps[warp], &sums);
+  if (threadIdx.x < kWarp) {
+    *sums = warps[threadIdx.x % kWarps];
+    ReduceWarp(kWarps, sums);
+  }
+}
+
+// The loss, the gradient, or both
+
+/// What comparing the bits of a value with tells.
+template <typename T>
+struct Ieee;
+
+template <>
+struct Ieee<float> {
+  typedef std::uint32_t Bits;
+  static const Bits kOne = 0x3f800000u;
+  static const Bits kInfinity = 0x7f800000u;
+};
+
+template <>
+struct Ieee<double> {
+  typedef std::uint64_t Bits;
+  static const Bits kOne = 0x3ff0000000000000u;
+  static const Bits kInfinity = 0x7ff0000000000000u;
+};
+
+/// Computes neighbouring elements: adds to sums, returns gradients. With one
+/// branch for all that is rare: ignored elements, and those to warn of.
+template <typename T, int kPass, int kWidth>
+__device__ __forceinline__ Pack<T, kWidth> Visit(
+    T ignore_label, const Pack<T, kWidth>& x, const Pack<T, kWidth>& t,
+    const Pack<T, kWidth>& weight, const Constants<kWidth>& constants,
+    RunningSum<T>* loss, PassSums* counts) {
+  typedef typename Ieee<T>::Bits Bits;
+  double losses[kWidth];
+  Pack<T, kWidth> grad = Same<T, kWidth>(0);
+  bool is_rare = false;
+#pragma unroll
+  for (int l = 0; l < kWidth; ++l) {
+    is_rare |= t.lane[l] == ignore_label;
+    if (kPass & kLoss) {
+      // -0 is taken for rare, though it is not.
+      is_rare |= BitCast<Bits>(t.lane[l]) > Ieee<T>::kOne;
+      is_rare |= BitCast<Bits>(weight.lane[l]) >= Ieee<T>::kInfinity;
+      losses[l] =
+          LossElement(x.lane[l], t.lane[l], constants.a[l], constants.b[l]);
+    }
+    if (kPass & kGradient) {
+      grad.lane[l] =
+          GradientElement(x.lane[l], t.lane[l], Saturate<T>(constants.a[l]),
+                          Saturate<T>(constants.b[l]));
     }
   }
-  return sums;
-}
-
-// Indices fit in 31 bits, where division is cheaper than in 64.
-
-__device__ unsigned Index(const Axis& axis, unsigned i) {
-  return axis.size == 1 ? 0
-                        : i / static_cast<unsigned>(axis.inner) %
-                              static_cast<unsigned>(axis.size);
-}
-
-template <typename T>
-__device__ unsigned Offset(const ElementWeights<T>& weight, unsigned i) {
-  unsigned offset = 0;
-  for (int k = weight.axes - 1; k >= 0; --k) {
-    const unsigned size = static_cast<unsigned>(weight.size[k]);
-    offset += i % size * static_cast<unsigned>(weight.stride[k]);
-    i /= size;
-  }
-  return offset;
-}
-
-template <typename T>
-__device__ bool IsIgnored(const Elements<T>& elements, T target) {
-  return elements.has_ignore_label && target == elements.ignore_label;
-}
-
-/// a and b of element i; whether its element weight is finite and not negative.
-template <typename T>
-__device__ bool Constants(const Elements<T>& elements, double scale, unsigned i,
-                          double* a, double* b) {
-  const unsigned c = Index(elements.channel, i);
-  *a = scale * elements.cls_weight[c];
-  *b = scale * elements.neg_weight[c];
-  if (elements.balance) {
-    const unsigned s = Index(elements.scope, i);
-    *a *= elements.balance[2 * s];
-    *b *= elements.balance[2 * s + 1];
-  }
-  if (!elements.weight.data) {
-    return true;
-  }
-  const double e = elements.weight.data[Offset(elements.weight, i)];
-  *a *= e;
-  *b *= e;
-  return isfinite(e) && e >= 0;
-}
-
-template <typename T>
-__global__ void LossKernel(const Elements<T> elements, double scale,
-                           LossSums* block_sums) {
-  LossSums sums = {0, 0, 0, 0};
-  const unsigned count = static_cast<unsigned>(elements.count);
-  for (unsigned i = blockIdx.x * kThreads + threadIdx.x; i < count;
-       i += gridDim.x * kThreads) {
-    const T t = elements.targets[i];
-    if (IsIgnored(elements, t)) {
-      continue;
+  if (is_rare) {
+#pragma unroll
+    for (int l = 0; l < kWidth; ++l) {
+      const T target = t.lane[l];
+      const bool is_ignored = target == ignore_label;
+      grad.lane[l] = is_ignored ? T(0) : grad.lane[l];
+      if (kPass & kLoss) {
+        losses[l] = is_ignored ? 0. : losses[l];
+        counts->ignored += is_ignored;
+        counts->bad_targets +=
+            !is_ignored && !(target >= T(0) && target <= T(1));
+        counts->bad_weights += !is_ignored && !(weight.lane[l] >= T(0) &&
+                                                isfinite(weight.lane[l]));
+      }
     }
-    double a, b;
-    sums.bad_weights += !Constants(elements, scale, i, &a, &b);
-    sums.loss += LossElement(elements.scores[i], t, a, b);
-    ++sums.valid;
-    sums.bad_targets += !(t >= T(0) && t <= T(1));
   }
-  sums = ReduceBlock(sums);
-  if (threadIdx.x == 0) {
-    block_sums[blockIdx.x] = sums;
+  if (kPass & kLoss) {
+    loss->Add(SumOf<kWidth>(losses));
+  }
+  return grad;
+}
+
+/// kIsPeriodic: no element weights, and constants come again with each step.
+template <typename T, int kPass, int kWidth, bool kIsPeriodic>
+__global__ void __launch_bounds__(kThreads)
+    PassKernel(const Input<T> input, const Walk walk, T* grad,
+               PassSums* block_sums) {
+  const unsigned kUnroll = Unroll<T>::kVectors;
+  RunningSum<T> loss;
+  PassSums sums = {0, 0, 0, 0};
+  const unsigned thread = blockIdx.x * kThreads + threadIdx.x;
+  Constants<kWidth> constants;
+  if (kIsPeriodic) {
+    constants = MakeConstants<T, kWidth>(input, walk.head + thread * kWidth);
+  }
+  for (unsigned first = thread < walk.stride ? thread : walk.vectors;
+       first < walk.vectors; first += kUnroll * walk.stride) {
+    Pack<T, kWidth> x[kUnroll], t[kUnroll];
+#pragma unroll
+    for (unsigned k = 0; k < kUnroll; ++k) {
+      const unsigned v = first + k * walk.stride;
+      if (v < walk.vectors) {
+        const unsigned i = walk.head + v * kWidth;
+        x[k] = Read<T, kWidth>(input.scores + i);
+        t[k] = Read<T, kWidth>(input.targets + i);
+      }
+    }
+#pragma unroll
+    for (unsigned k = 0; k < kUnroll; ++k) {
+      const unsigned v = first + k * walk.stride;
+      if (v < walk.vectors) {
+        const unsigned i = walk.head + v * kWidth;
+        Pack<T, kWidth> weight = Same<T, kWidth>(1);
+        if (!kIsPeriodic) {
+          constants = MakeConstants<T, kWidth>(input, i);
+          weight = Weigh(input, i, walk.is_weight_aligned, &constants);
+        }
+        const Pack<T, kWidth> gradients = Visit<T, kPass>(
+            input.ignore_label, x[k], t[k], weight, constants, &loss, &sums);
+        if (kPass & kGradient) {
+          Write(gradients, grad + i, walk.is_grad_aligned);
+        }
+      }
+    }
+  }
+  if (thread < walk.edges) {
+    const unsigned i =
+        thread < walk.head ? thread : input.count - walk.edges + thread;
+    Constants<1> edge = MakeConstants<T, 1>(input, i);
+    const Pack<T, 1> weight = Weigh(input, i, true, &edge);
+    const Pack<T, 1> gradients = Visit<T, kPass>(
+        input.ignore_label, Read<T, 1>(input.scores + i),
+        Read<T, 1>(input.targets + i), weight, edge, &loss, &sums);
+    if (kPass & kGradient) {
+      grad[i] = gradients.lane[0];
+    }
+  }
+  if (kPass & kLoss) {
+    sums.loss = loss.Get();
+    ReduceBlock<kThreads>(&sums);
+    if (threadIdx.x == 0) {
+      block_sums[blockIdx.x] = sums;
+    }
   }
 }
 
 /// One block: sums the sums of `blocks` blocks into the first of them.
-__global__ void FinishLossKernel(unsigned blocks, LossSums* block_sums) {
-  LossSums sums = {0, 0, 0, 0};
-  for (unsigned i = threadIdx.x; i < blocks; i += kThreads) {
+__global__ void __launch_bounds__(kFinishThreads)
+    FinishPassKernel(unsigned blocks, PassSums* block_sums) {
+  PassSums sums = {0, 0, 0, 0};
+  for (unsigned i = threadIdx.x; i < blocks; i += kFinishThreads) {
     Add(block_sums[i], &sums);
   }
-  sums = ReduceBlock(sums);
+  ReduceBlock<kFinishThreads>(&sums);
   if (threadIdx.x == 0) {
     block_sums[0] = sums;
   }
 }
 
 template <typename T>
-__global__ void GradientKernel(const Elements<T> elements, double scale,
-                               T* grad) {
+Walk MakeWalk(const Elements<T>& elements, unsigned width, const T* grad) {
   const unsigned count = static_cast<unsigned>(elements.count);
-  for (unsigned i = blockIdx.x * kThreads + threadIdx.x; i < count;
-       i += gridDim.x * kThreads) {
-    const T t = elements.targets[i];
-    double a, b;
-    Constants(elements, scale, i, &a, &b);
-    grad[i] = IsIgnored(elements, t)
-                  ? T(0)
-                  : GradientElement(elements.scores[i], t, Saturate<T>(a),
-                                    Saturate<T>(b));
+  const unsigned offset = Misalignment(elements.scores) % width;
+  Walk walk;
+  walk.head = std::min(offset ? width - offset : 0, count);
+  walk.vectors = (count - walk.head) / width;
+  walk.edges = count - walk.vectors * width;
+  walk.stride = Threads(walk.vectors);
+  walk.is_weight_aligned = Misalignment(elements.weight.data) % width == offset;
+  walk.is_grad_aligned = Misalignment(grad) % width == offset;
+  return walk;
+}
+
+template <typename T, int kPass, int kWidth, bool kIsPeriodic>
+unsigned Launch(const Input<T>& input, const Walk& walk, T* grad,
+                PassSums* block_sums) {
+  const unsigned blocks = Blocks(walk.stride);
+  PassKernel<T, kPass, kWidth, kIsPeriodic>
+      // NOLINT_NEXT_LINE(whitespace/operators)
+      <<<blocks, kThreads>>>(input, walk, grad, block_sums);
+  return blocks;
+}
+
+/// Starts a pass; returns its number of blocks.
+template <typename T, int kPass>
+unsigned StartPass(const Elements<T>& elements, double scale, T* grad,
+                   PassSums* block_sums) {
+  const Input<T> input = MakeInput(elements, scale);
+  if (Misalignment(elements.scores) != Misalignment(elements.targets)) {
+    return Launch<T, kPass, 1, false>(input, MakeWalk(elements, 1, grad), grad,
+                                      block_sums);
+  }
+  const unsigned kWidth = kVectorBytes / sizeof(T);
+  Walk walk = MakeWalk(elements, kWidth, grad);
+  // The least step that is a whole number of periods, in vectors.
+  std::size_t step = Period(elements);
+  for (unsigned width = kWidth; step % 2 == 0 && width > 1; width /= 2) {
+    step /= 2;
+  }
+  if (step == 0 || step > walk.stride) {
+    return Launch<T, kPass, kWidth, false>(input, walk, grad, block_sums);
+  }
+  walk.stride -= walk.stride % static_cast<unsigned>(step);
+  return Launch<T, kPass, kWidth, true>(input, walk, grad, block_sums);
+}
+
+/// Runs a pass that sums, and waits for the sums.
+template <typename T, int kPass>
+int RunPass(const Elements<T>& elements, double scale, T* grad, void* workspace,
+            LossSums* sums) {
+  *sums = LossSums();
+  if (elements.count == 0) {
+    return cudaSuccess;
+  }
+  PassSums* block_sums = static_cast<PassSums*>(workspace);
+  const unsigned blocks =
+      StartPass<T, kPass>(elements, scale, grad, block_sums);
+  // NOLINT_NEXT_LINE(whitespace/operators)
+  FinishPassKernel<<<1, kFinishThreads>>>(blocks, block_sums);
+  cudaError_t error = cudaGetLastError();
+  if (error != cudaSuccess) {
+    return error;
+  }
+  PassSums total;
+  error = cudaMemcpy(&total, block_sums, sizeof(total), cudaMemcpyDeviceToHost);
+  if (error == cudaSuccess) {
+    sums->loss = total.loss;
+    sums->valid = elements.count - total.ignored;
+    sums->bad_targets = total.bad_targets;
+    sums->bad_weights = total.bad_weights;
+  }
+  return error;
+}
+
+// The balance
+
+template <typename T, int kWidth>
+__device__ __forceinline__ void AddTargets(const Pack<T, kWidth>& t,
+                                           T ignore_label, TargetSums* sums) {
+#pragma unroll
+  for (int l = 0; l < kWidth; ++l) {
+    if (!(t.lane[l] == ignore_label)) {
+      sums->positives += t.lane[l];
+      sums->negatives += 1. - t.lane[l];
+    }
   }
 }
 
-/// Block (x, y) sums part x of scope y, y + gridDim.y, ...
+/// Adds this thread's part, one of threads, of count neighbouring targets.
 template <typename T>
-__global__ void TargetSumsKernel(const Elements<T> elements,
-                                 TargetSums* block_sums) {
-  const unsigned size = static_cast<unsigned>(elements.scope.size);
-  const unsigned inner = static_cast<unsigned>(elements.scope.inner);
-  const unsigned count = static_cast<unsigned>(elements.count) / size;
-  for (unsigned s = blockIdx.y; s < size; s += gridDim.y) {
-    TargetSums sums = {0, 0};
-    for (unsigned k = blockIdx.x * kThreads + threadIdx.x; k < count;
-         k += gridDim.x * kThreads) {
-      const T t = elements.targets[(k / inner * size + s) * inner + k % inner];
-      if (!IsIgnored(elements, t)) {
-        sums.positives += t;
-        sums.negatives += 1. - t;
-      }
-    }
-    sums = ReduceBlock(sums);
-    if (threadIdx.x == 0) {
-      block_sums[s * gridDim.x + blockIdx.x] = sums;
-    }
-    __syncthreads();  // before ReduceBlock's memory is written again
+__device__ void AddRow(const T* targets, unsigned count, unsigned thread,
+                       unsigned threads, T ignore_label, TargetSums* sums) {
+  const unsigned kWidth = kVectorBytes / sizeof(T);
+  const unsigned misaligned =
+      reinterpret_cast<std::uintptr_t>(targets) / sizeof(T) % kWidth;
+  const unsigned head = min(misaligned ? kWidth - misaligned : 0, count);
+  const unsigned vectors = (count - head) / kWidth;
+#pragma unroll 4
+  for (unsigned v = thread; v < vectors; v += threads) {
+    AddTargets(Read<T, kWidth>(targets + head + v * kWidth), ignore_label,
+               sums);
+  }
+  const unsigned edges = count - vectors * kWidth;
+  if (thread < edges) {
+    const unsigned i = thread < head ? thread : count - edges + thread;
+    AddTargets(Read<T, 1>(targets + i), ignore_label, sums);
   }
 }
 
-/// A thread a scope: from the sums of its parts to its factors.
-__global__ void FinishBalanceKernel(unsigned scopes, unsigned parts,
-                                    const TargetSums* block_sums,
-                                    double* balance) {
-  for (unsigned s = blockIdx.x * kThreads + threadIdx.x; s < scopes;
-       s += gridDim.x * kThreads) {
-    TargetSums sums = {0, 0};
-    for (unsigned part = 0; part < parts; ++part) {
+/// Block (x, y) sums part y of scope x.
+template <typename T>
+__global__ void __launch_bounds__(kThreads)
+    TargetSumsKernel(const Input<T> input, TargetSums* block_sums) {
+  const unsigned size = input.scope.size.divisor;
+  const unsigned inner = input.scope.inner.divisor;
+  const unsigned count = input.scope.size.Quotient(input.count);
+  const unsigned s = blockIdx.x;
+  const unsigned thread = blockIdx.y * kThreads + threadIdx.x;
+  const unsigned threads = gridDim.y * kThreads;
+  TargetSums sums = {0, 0};
+  if (count == inner) {
+    AddRow(input.targets + s * inner, inner, thread, threads,
+           input.ignore_label, &sums);
+  } else {
+#pragma unroll 4
+    for (unsigned k = thread; k < count; k += threads) {
+      const unsigned row = input.scope.inner.Quotient(k);
+      const unsigned i = (row * size + s) * inner + (k - row * inner);
+      AddTargets(Read<T, 1>(input.targets + i), input.ignore_label, &sums);
+    }
+  }
+  ReduceBlock<kThreads>(&sums);
+  if (threadIdx.x == 0) {
+    block_sums[s * gridDim.y + blockIdx.y] = sums;
+  }
+}
+
+/// For scopes along the last axis, so that neighbours are of different ones:
+/// block (x, y) sums part y of `columns` scopes, in rows of as many threads.
+template <typename T>
+__global__ void __launch_bounds__(kThreads)
+    ColumnSumsKernel(const Input<T> input, unsigned columns,
+                     TargetSums* block_sums) {
+  __shared__ TargetSums threads[kThreads];
+  const unsigned size = input.scope.size.divisor;
+  const unsigned height = input.scope.size.Quotient(input.count);
+  const unsigned rows = kThreads / columns;
+  const unsigned row = threadIdx.x / columns;
+  const unsigned s = blockIdx.x * columns + threadIdx.x % columns;
+  TargetSums sums = {0, 0};
+  if (row < rows && s < size) {
+#pragma unroll 4
+    for (unsigned n = blockIdx.y * rows + row; n < height;
+         n += gridDim.y * rows) {
+      AddTargets(Read<T, 1>(input.targets + n * size + s), input.ignore_label,
+                 &sums);
+    }
+  }
+  threads[threadIdx.x] = sums;
+  __syncthreads();
+  if (row == 0 && s < size) {
+    for (unsigned k = 1; k < rows; ++k) {
+      Add(threads[k * columns + threadIdx.x], &sums);
+    }
+    block_sums[s * gridDim.y + blockIdx.y] = sums;
+  }
+}
+
+/// A warp a scope: from the sums of its parts to its factors.
+__global__ void __launch_bounds__(kThreads)
+    FinishBalanceKernel(unsigned scopes, unsigned parts,
+                        const TargetSums* block_sums, double* balance) {
+  const unsigned s = blockIdx.x * (kThreads / kWarp) + threadIdx.x / kWarp;
+  const unsigned lane = threadIdx.x % kWarp;
+  TargetSums sums = {0, 0};
+  if (s < scopes) {
+#pragma unroll 4
+    for (unsigned part = lane; part < parts; part += kWarp) {
       Add(block_sums[s * parts + part], &sums);
     }
+  }
+  ReduceWarp(kWarp, &sums);
+  if (s < scopes && lane == 0) {
     BalanceFactors(sums.positives, sums.negatives, balance + 2 * s);
   }
-}
-
-/// Blocks for count threads: by the count alone, not by the device, so that
-/// sums are the same on every one.
-unsigned Blocks(std::size_t count) {
-  const std::size_t blocks = (count + kThreads - 1) / kThreads;
-  return static_cast<unsigned>(
-      std::min(blocks, static_cast<std::size_t>(kMaxBlocks)));
 }
 
 }  // namespace
@@ -230,52 +798,55 @@ unsigned Blocks(std::size_t count) {
 template <typename T>
 int LossGpu(const Elements<T>& elements, double scale, void* workspace,
             LossSums* sums) {
-  *sums = LossSums();
-  if (elements.count == 0) {
-    return cudaSuccess;
-  }
-  const unsigned blocks = Blocks(elements.count);
-  LossSums* block_sums = static_cast<LossSums*>(workspace);
-  // NOLINT_NEXT_LINE(whitespace/operators)
-  LossKernel<T><<<blocks, kThreads>>>(elements, scale, block_sums);
-  // NOLINT_NEXT_LINE(whitespace/operators)
-  FinishLossKernel<<<1, kThreads>>>(blocks, block_sums);
-  const cudaError_t error = cudaGetLastError();
-  if (error != cudaSuccess) {
-    return error;
-  }
-  return cudaMemcpy(sums, block_sums, sizeof(*sums), cudaMemcpyDeviceToHost);
+  return RunPass<T, kLoss>(elements, scale, NULL, workspace, sums);
+}
+
+template <typename T>
+int LossAndGradientGpu(const Elements<T>& elements, double scale,
+                       void* workspace, LossSums* sums, T* grad) {
+  return RunPass<T, kLoss | kGradient>(elements, scale, grad, workspace, sums);
 }
 
 template <typename T>
 int GradientGpu(const Elements<T>& elements, double scale, T* grad) {
-  if (elements.count == 0) {
-    return cudaSuccess;
+  if (elements.count > 0) {
+    StartPass<T, kGradient>(elements, scale, grad, NULL);
   }
-  const unsigned blocks = Blocks(elements.count);
-  // NOLINT_NEXT_LINE(whitespace/operators)
-  GradientKernel<T><<<blocks, kThreads>>>(elements, scale, grad);
   return cudaGetLastError();
 }
 
 template <typename T>
 int BalanceGpu(const Elements<T>& elements, void* workspace, double* balance) {
+  if (elements.count == 0) {
+    return cudaMemsetAsync(balance, 0,
+                           elements.scope.size * sizeof(TargetSums));
+  }
+  const Input<T> input = MakeInput(elements, 1);
   const unsigned scopes = static_cast<unsigned>(elements.scope.size);
   // The sums of many scopes are in place of the factors that they become.
+  const bool is_in_place = scopes > kMaxTargetSums;
+  TargetSums* block_sums = is_in_place ? reinterpret_cast<TargetSums*>(balance)
+                                       : static_cast<TargetSums*>(workspace);
+  const unsigned targets = input.count / scopes;
   const unsigned parts =
-      scopes < kMaxBlocks
-          ? std::min(kMaxBlocks / scopes,
-                     std::max(1u, Blocks(elements.count / scopes)))
-          : 1;
-  TargetSums* block_sums = scopes < kMaxBlocks
-                               ? static_cast<TargetSums*>(workspace)
-                               : reinterpret_cast<TargetSums*>(balance);
-  const dim3 grid(parts, std::min(scopes, kMaxBlocks));
+      is_in_place
+          ? 1
+          : std::min(std::min(kMaxTargetSums / scopes, kMaxParts),
+                     Blocks(Threads(targets * sizeof(T) / kVectorBytes)));
+  if (elements.scope.inner == 1 && targets > 1) {
+    const unsigned columns = std::min(scopes, kThreads);
+    const dim3 grid((scopes + columns - 1) / columns, parts);
+    // NOLINT_NEXT_LINE(whitespace/operators)
+    ColumnSumsKernel<T><<<grid, kThreads>>>(input, columns, block_sums);
+  } else {
+    const dim3 grid(scopes, parts);
+    // NOLINT_NEXT_LINE(whitespace/operators)
+    TargetSumsKernel<T><<<grid, kThreads>>>(input, block_sums);
+  }
+  const unsigned warps = kThreads / kWarp;
   // NOLINT_NEXT_LINE(whitespace/operators)
-  TargetSumsKernel<T><<<grid, kThreads>>>(elements, block_sums);
-  // NOLINT_NEXT_LINE(whitespace/operators)
-  FinishBalanceKernel<<<Blocks(scopes), kThreads>>>(scopes, parts, block_sums,
-                                                    balance);
+  FinishBalanceKernel<<<(scopes + warps - 1) / warps, kThreads>>>(
+      scopes, parts, block_sums, balance);
   return cudaGetLastError();
 }
 
@@ -284,6 +855,9 @@ int BalanceGpu(const Elements<T>& elements, void* workspace, double* balance) {
                           void* workspace, LossSums* sums);                \
   template int GradientGpu<T>(const Elements<T>& elements, double scale,   \
                               T* grad);                                    \
+  template int LossAndGradientGpu<T>(const Elements<T>& elements,          \
+                                     double scale, void* workspace,        \
+                                     LossSums* sums, T* grad);             \
   template int BalanceGpu<T>(const Elements<T>& elements, void* workspace, \
                              double* balance)
 

@@ -1,0 +1,350 @@
+// Runs the CUDA kernels, emulated, on inputs of all kinds and compares them
+// with the CPU kernel: gradients and counts exactly, sums within rounding.
+// test_cuda_kernels.py puts it at the end of the kernels' own file.
+
+#include <sys/mman.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cmath>
+#include <cstdio>
+#include <limits>
+#include <random>
+#include <string>
+#include <vector>
+
+namespace caffe {
+
+namespace weighted_sigmoid_loss {
+
+int failures = 0;
+
+void Expect(bool holds, const std::string& where, const char* what) {
+  if (!holds) {
+    ++failures;
+    std::printf("FAILED: %s: %s\n", where.c_str(), what);
+  }
+}
+
+/// Values that end before memory that cannot be touched, `offset` values beyond
+/// a multiple of 16 bytes; what is between is NaN and has to stay so.
+template <typename T>
+class Buffer {
+ public:
+  Buffer(std::size_t count, unsigned offset) {
+    const std::size_t page = sysconf(_SC_PAGESIZE);
+    bytes_ = (count * sizeof(T) + 32 + page - 1) / page * page;
+    base_ = static_cast<char*>(mmap(NULL, bytes_ + page, PROT_READ | PROT_WRITE,
+                                    MAP_PRIVATE | MAP_ANONYMOUS, -1, 0));
+    mprotect(base_ + bytes_, page, PROT_NONE);
+    mapped_ = bytes_ + page;
+    std::size_t start = (bytes_ - count * sizeof(T)) / 16 * 16;
+    start += offset * sizeof(T);
+    if (start + count * sizeof(T) > bytes_) {
+      start -= 16;
+    }
+    data_ = reinterpret_cast<T*>(base_ + start);
+    count_ = count;
+    std::fill(reinterpret_cast<T*>(base_), reinterpret_cast<T*>(base_ + bytes_),
+              std::numeric_limits<T>::quiet_NaN());
+  }
+  ~Buffer() { munmap(base_, mapped_); }
+  Buffer(const Buffer&) = delete;
+  Buffer& operator=(const Buffer&) = delete;
+
+  T* data() { return data_; }
+  bool IsRestUntouched() const {
+    for (const T* p = reinterpret_cast<T*>(base_);
+         p < reinterpret_cast<T*>(base_ + bytes_); ++p) {
+      if ((p < data_ || p >= data_ + count_) && !std::isnan(*p)) {
+        return false;
+      }
+    }
+    return true;
+  }
+
+ private:
+  char* base_;
+  std::size_t bytes_, mapped_, count_;
+  T* data_;
+};
+
+/// Shapes (outer, channels, inner) and what an input has.
+struct Case {
+  std::size_t outer, channels, inner;
+  bool by_channel;
+  char balance;  // ' ', b(atch), i(nstance), c(hannel)
+  char weight;   // ' ', f(ull), o(uter), p(ixel), c(hannel), r(ow's five)
+  bool has_ignore_label;
+  // Of scores, targets, gradients and element weights.
+  unsigned offset[4];
+
+  std::string Name() const {
+    char text[200];
+    std::snprintf(text, sizeof(text),
+                  "%zu x %zu x %zu, by channel %d, balance '%c', weight '%c', "
+                  "ignore %d, offsets %u %u %u %u",
+                  outer, channels, inner, by_channel, balance, weight,
+                  has_ignore_label, offset[0], offset[1], offset[2], offset[3]);
+    return text;
+  }
+};
+
+template <typename T>
+void AddAxis(std::size_t size, std::size_t stride, ElementWeights<T>* weights) {
+  weights->size[weights->axes] = size;
+  weights->stride[weights->axes++] = stride;
+}
+
+template <typename T>
+ElementWeights<T> MakeWeights(const Case& c, const T* data) {
+  ElementWeights<T> made;
+  made.data = data;
+  switch (c.weight) {
+    case 'f':
+      AddAxis(c.outer * c.channels * c.inner, 1, &made);
+      break;
+    case 'o':
+      AddAxis(c.outer, 1, &made);
+      AddAxis(c.channels * c.inner, 0, &made);
+      break;
+    case 'p':
+      AddAxis(c.outer, c.inner, &made);
+      AddAxis(c.channels, 0, &made);
+      AddAxis(c.inner, 1, &made);
+      break;
+    case 'c':
+      AddAxis(c.outer, 0, &made);
+      AddAxis(c.channels, 1, &made);
+      AddAxis(c.inner, 0, &made);
+      break;
+    case 'r':
+      AddAxis(c.outer, 0, &made);
+      AddAxis(c.channels, 5, &made);
+      AddAxis(c.inner / 5, 0, &made);
+      AddAxis(5, 1, &made);
+      break;
+    default:
+      made.data = NULL;
+  }
+  return made;
+}
+
+template <typename T>
+class Run {
+ public:
+  explicit Run(const Case& c)
+      : case_(c),
+        count_(c.outer * c.channels * c.inner),
+        scores_(count_, c.offset[0]),
+        targets_(count_, c.offset[1]),
+        grad_(count_, c.offset[2]),
+        weight_(count_, c.offset[3]),
+        cls_weight_(c.by_channel ? c.channels : 1),
+        neg_weight_(cls_weight_.size()),
+        workspace_(kGpuWorkspace),
+        random_(count_) {
+    Fill();
+    elements_.count = count_;
+    elements_.scores = scores_.data();
+    elements_.targets = targets_.data();
+    elements_.channel =
+        c.by_channel ? Axis(c.channels, c.inner) : Axis(1, count_);
+    elements_.cls_weight = cls_weight_.data();
+    elements_.neg_weight = neg_weight_.data();
+    elements_.scope = c.balance == 'b'   ? Axis(1, count_)
+                      : c.balance == 'i' ? Axis(c.outer, c.channels * c.inner)
+                                         : Axis(c.channels, c.inner);
+    elements_.balance = NULL;
+    elements_.weight = MakeWeights(c, weight_.data());
+    elements_.has_ignore_label = c.has_ignore_label;
+    elements_.ignore_label = T(-1);
+  }
+
+  void Check() {
+    if (case_.balance != ' ') {
+      CheckBalance();
+    }
+    for (const double scale : {1., 1. / 512}) {
+      CheckPasses(scale);
+    }
+    Expect(grad_.IsRestUntouched(), case_.Name(),
+           "writes beyond its gradients");
+  }
+
+ private:
+  void Fill() {
+    std::normal_distribution<double> score(0, 5);
+    std::uniform_real_distribution<double> unit;
+    for (std::size_t i = 0; i < count_; ++i) {
+      scores_.data()[i] = score(random_);
+      const double kind = unit(random_);
+      targets_.data()[i] = kind < 0.1   ? -1
+                           : kind < 0.7 ? 0
+                           : kind < 0.9 ? 1
+                                        : unit(random_);
+      if (kind > 0.998) {
+        targets_.data()[i] = kind > 0.999 ? -0. : 255;
+      }
+    }
+    for (std::size_t i = 0; i < count_; ++i) {
+      weight_.data()[i] = i % 97 == 5 ? -2 : 3 * unit(random_);
+    }
+    for (std::size_t c = 0; c < cls_weight_.size(); ++c) {
+      cls_weight_[c] = 100 * unit(random_);
+      neg_weight_[c] = unit(random_);
+    }
+  }
+
+  void CheckBalance() {
+    std::vector<double> expected(2 * elements_.scope.size);
+    Balance(elements_, expected.data());
+    balance_.resize(expected.size());
+    BalanceGpu(elements_, workspace_.data(), balance_.data());
+    for (std::size_t k = 0; k < expected.size(); ++k) {
+      Expect(IsNear(balance_[k], expected[k]), case_.Name(), "balance");
+    }
+    elements_.balance = balance_.data();
+  }
+
+  void CheckPasses(double scale) {
+    const std::string name = case_.Name();
+    std::vector<T> expected(count_);
+    Gradient(elements_, scale, expected.data());
+    GradientGpu(elements_, scale, grad_.data());
+    Expect(HasGradients(expected), name, "gradient");
+    const LossSums loss = Loss(elements_, scale);
+    LossSums got, one_pass;
+    LossGpu(elements_, scale, workspace_.data(), &got);
+    Expect(IsNear(got.loss, loss.loss), name, "loss");
+    Expect(got.valid == loss.valid, name, "valid");
+    Expect(got.bad_targets == loss.bad_targets, name, "bad targets");
+    Expect(got.bad_weights == loss.bad_weights, name, "bad weights");
+    std::fill_n(grad_.data(), count_, T(7));
+    LossAndGradientGpu(elements_, scale, workspace_.data(), &one_pass,
+                       grad_.data());
+    Expect(HasGradients(expected), name, "gradient of one pass");
+    Expect(std::memcmp(&one_pass, &got, sizeof(got)) == 0, name,
+           "sums of one pass");
+    CheckInPlace(scale, expected);
+  }
+
+  void CheckInPlace(double scale, const std::vector<T>& expected) {
+    std::copy_n(elements_.scores, count_, grad_.data());
+    Elements<T> elements = elements_;
+    elements.scores = grad_.data();
+    GradientGpu(elements, scale, grad_.data());
+    Expect(HasGradients(expected), case_.Name(), "gradient in place");
+  }
+
+  bool HasGradients(const std::vector<T>& expected) {
+    return std::memcmp(grad_.data(), expected.data(), count_ * sizeof(T)) == 0;
+  }
+
+  /// Bad targets and weights make terms negative, which takes some digits.
+  static bool IsNear(double a, double b) {
+    return std::abs(a - b) <= 1e-12 * std::abs(b);
+  }
+
+  const Case case_;
+  const std::size_t count_;
+  Buffer<T> scores_, targets_, grad_, weight_;
+  std::vector<double> cls_weight_, neg_weight_, balance_;
+  std::vector<char> workspace_;
+  std::mt19937 random_;
+  Elements<T> elements_;
+};
+
+template <typename T>
+int CheckKernels() {
+  const std::size_t kShapes[][3] = {
+      {1, 1, 1},    {3, 1, 1},    {1, 5, 1},    {7, 3, 5},     {64, 35, 1},
+      {5, 4, 40},   {3, 21, 25},  {2, 2, 5000}, {100, 12, 10}, {1, 1, 40001},
+      {2, 8200, 1}, {33, 300, 1}, {50, 5, 1}};
+  const unsigned kOffsets[][4] = {{0, 0, 0, 0}, {1, 1, 1, 1}, {1, 1, 0, 0},
+                                  {3, 3, 3, 2}, {2, 2, 2, 2}, {0, 1, 0, 0}};
+  int cases = 0;
+  for (const auto& shape : kShapes) {
+    for (const char balance : {' ', 'b', 'i', 'c'}) {
+      for (const char weight : {' ', 'f', 'o', 'p', 'c', 'r'}) {
+        if (weight == 'r' && shape[2] % 5 != 0) {
+          continue;
+        }
+        const auto& offsets = kOffsets[cases % 6];
+        Case c = {shape[0], shape[1], shape[2],      cases % 3 != 0,
+                  balance,  weight,   cases % 5 < 3, {}};
+        for (int k = 0; k < 4; ++k) {
+          c.offset[k] = offsets[k] % (16 / sizeof(T));
+        }
+        Run<T>(c).Check();
+        ++cases;
+      }
+    }
+  }
+  return cases;
+}
+
+/// An empty batch of three channels.
+template <typename T>
+void CheckEmpty() {
+  Elements<T> elements = Elements<T>();
+  elements.channel = elements.scope = Axis(3, 1);
+  double balance[6] = {9, 9, 9, 9, 9, 9};
+  LossSums sums;
+  Expect(BalanceGpu(elements, NULL, balance) == cudaSuccess &&
+             std::count(balance, balance + 6, 0) == 6,
+         "empty", "balance");
+  Expect(LossGpu(elements, 1, NULL, &sums) == cudaSuccess && sums.loss == 0 &&
+             sums.valid == 0 &&
+             GradientGpu<T>(elements, 1, NULL) == cudaSuccess,
+         "empty", "passes");
+}
+
+/// Divisors near powers of two are the hard ones, and dividends near multiples.
+void CheckDivider() {
+  const std::uint64_t kEnd = std::uint64_t(1) << 31;
+  std::mt19937 random(1);
+  std::vector<std::uint64_t> divisors;
+  for (int shift = 0; shift <= 31; ++shift) {
+    for (int d = -2; d <= 2; ++d) {
+      divisors.push_back((std::uint64_t(1) << shift) + d);
+    }
+  }
+  for (int k = 0; k < 1000; ++k) {
+    divisors.push_back(random() >> (1 + k % 31));
+  }
+  for (const std::uint64_t divisor : divisors) {
+    if (divisor < 1 || divisor >= kEnd) {
+      continue;
+    }
+    const Divider divider = MakeDivider(divisor);
+    const std::uint64_t last = (kEnd - 1) / divisor * divisor;
+    std::vector<std::uint64_t> dividends = {0, 1, kEnd - 1, last, last - 1};
+    for (int k = 0; k < 100; ++k) {
+      const std::uint64_t n = random() >> (1 + k % 31);
+      dividends.push_back(n);
+      dividends.push_back(n / divisor * divisor);
+      dividends.push_back(n / divisor * divisor - 1);
+    }
+    for (const std::uint64_t n : dividends) {
+      if (n < kEnd) {
+        Expect(divider.Quotient(n) == n / divisor &&
+                   divider.Remainder(n) == n % divisor,
+               std::to_string(n) + " / " + std::to_string(divisor), "division");
+      }
+    }
+  }
+}
+
+}  // namespace weighted_sigmoid_loss
+
+}  // namespace caffe
+
+int main() {
+  using namespace caffe::weighted_sigmoid_loss;  // NOLINT(build/namespaces)
+  CheckDivider();
+  CheckEmpty<float>();
+  const int cases = CheckKernels<float>() + CheckKernels<double>();
+  std::printf("%d cases, %d failures\n", cases, failures);
+  return failures != 0;
+}
