@@ -1,0 +1,43 @@
+"""What is measured of the layer besides its plain step: every kind of weight, on its own shapes."""
+
+from contestants import Contestant
+from problem import Problem
+
+PLAIN = "plain"
+# The shapes below need so many elements at least.
+SMALLEST = 1 << 13
+
+
+def cases(count):
+    """(name, label, problem) of each, the plain step first. count is a power of two."""
+    wide = (256, count // 256)
+    attributes = (count // 32, 32)
+    pixels = count // (16 * 64)
+    width = 1 << (pixels.bit_length() // 2)
+    images = (16, 64, pixels // width, width)
+    return [
+        case(PLAIN, "plain", images),
+        case("channel-wide", "a weight a channel", wide, by_channel=True),
+        case("channel-attributes", "a weight a channel", attributes, by_channel=True),
+        case("channel-images", "a weight a channel", images, by_channel=True),
+        case("element", "a weight an element", images, weight_shape=images),
+        case("pixel", "a weight a pixel", images, weight_shape=(16, 1, *images[2:])),
+        case("ignore", "a tenth of the targets ignored", images, ignored=0.1),
+        case("batch", "class_balance: BATCH", images, class_balance="BATCH"),
+        case("instance", "class_balance: INSTANCE", images, class_balance="INSTANCE"),
+        case("channel-balance", "class_balance: CHANNEL", images, class_balance="CHANNEL"),
+        case("attribute-balance", "class_balance: CHANNEL", attributes, class_balance="CHANNEL"),
+    ]
+
+
+def case(name, words, shape, **parameters):
+    label = f"{words}, {' x '.join(map(str, shape))}"
+    return name, label, Problem(shape, **parameters)
+
+
+def case_contestants(instruction_set):
+    """The layer again for each case, and so each in a process of its own."""
+    return [
+        Contestant(name, f"our layer, {label}", "layer", 4, isa=instruction_set)
+        for name, label, _ in cases(SMALLEST)
+    ]

@@ -1,0 +1,9 @@
+"""How the benchmark ends where it cannot go on: a line that says what to do, and an exit status."""
+
+
+class BenchError(Exception):
+    """An expected failure. Status 2 is for wrong input, 1 for the rest."""
+
+    def __init__(self, message, status=1):
+        super().__init__(message)
+        self.status = status

@@ -1,0 +1,118 @@
+"""The contestants' processes, as the driver sees them: each does what it is asked, when asked."""
+
+import json
+import os
+import subprocess
+import sys
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from failure import BenchError
+
+WORKER = Path(__file__).resolve().parent / "worker.py"
+ISA_VARIABLE = "WEIGHTED_SIGMOID_LOSS_ISA"
+
+
+def processors(threads):
+    """Which ones to run on: the last, as the first are likelier to serve interrupts."""
+    return sorted(os.sched_getaffinity(0))[-threads:]
+
+
+def environment(threads, adapter, cache):
+    """The same for all: so many threads, which sleep when they have nothing to do."""
+    number = str(threads)
+    return {
+        **{k: v for k, v in os.environ.items() if not k.startswith(("OMP_", "GOMP_", "XLA_"))},
+        "BENCH_ADAPTER": str(adapter),
+        "GLOG_minloglevel": "2",
+        "JAX_ENABLE_X64": "1",
+        "JAX_PLATFORMS": "cpu",
+        "OMP_NUM_THREADS": number,
+        "OMP_WAIT_POLICY": "PASSIVE",
+        "OPENBLAS_NUM_THREADS": number,
+        "TORCHINDUCTOR_CACHE_DIR": str(cache),
+    }
+
+
+class Worker:
+    """One contestant's process. Its standard error goes to a file."""
+
+    def __init__(self, contestant, threads, environment, log):
+        self.contestant = contestant
+        self.waited = self.used = 0.0
+        self.log = log
+        if contestant.isa:
+            environment = {**environment, ISA_VARIABLE: contestant.isa}
+        else:
+            environment = {k: v for k, v in environment.items() if k != ISA_VARIABLE}
+        where = ",".join(map(str, processors(threads)))
+        with open(log, "w") as stream:
+            self.process = subprocess.Popen(
+                [sys.executable, WORKER, contestant.kind, "--processors", where],
+                env=environment,
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=stream,
+                text=True,
+            )
+
+    def send(self, do, **message):
+        with suppress(BrokenPipeError):  # receive() says what became of the process
+            self.process.stdin.write(json.dumps({"do": do, **message}) + "\n")
+            self.process.stdin.flush()
+
+    def receive(self):
+        line = self.process.stdout.readline()
+        if not line:
+            self.fail_dead()
+        answer = json.loads(line)
+        if "error" in answer:
+            raise BenchError(f"{self.contestant.label}: {answer['error']}")
+        return answer
+
+    def ask(self, do, **message):
+        self.send(do, **message)
+        return self.receive()
+
+    def run(self, calls):
+        """Seconds of so many steps in a row; also takes note of what was used while waiting."""
+        answer = self.ask("run", calls=calls)
+        self.waited += answer["waited"]
+        self.used += answer["used"]
+        return answer["seconds"]
+
+    def fail_dead(self):
+        status = self.process.wait()
+        lines = self.log.read_text(errors="replace").splitlines()
+        fatal = [line for line in lines if "Check failed" in line]
+        said = (fatal or lines or ["it said nothing"])[-1]
+        raise BenchError(f"{self.contestant.label}: its process ended ({status}): {said}")
+
+    def close(self):
+        self.process.kill()
+        self.process.wait()
+        with suppress(BrokenPipeError):
+            self.process.stdin.close()
+        self.process.stdout.close()
+
+
+@contextmanager
+def started(contestants, threads, environment, logs):
+    """The workers of these, by name."""
+    logs.mkdir(parents=True, exist_ok=True)
+    workers = {}
+    try:
+        for contestant in contestants:
+            log = logs / f"{contestant.name}-{threads}.log"
+            workers[contestant.name] = Worker(contestant, threads, environment, log)
+        yield workers
+    finally:
+        for worker in workers.values():
+            worker.close()
+
+
+def ask_all(workers, do, messages):
+    """All at once, so that they share the processors; nothing is timed."""
+    for name, worker in workers.items():
+        worker.send(do, **messages.get(name, {}))
+    return {name: worker.receive() for name, worker in workers.items()}
