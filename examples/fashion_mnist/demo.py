@@ -6,11 +6,12 @@ HDF5 files, report.json, report.txt and report.png. A finished run is trained ag
 or when something that it depends on has changed: prototxts, data, seed, or Caffe's library.
 """
 
-import argparse
 import platform
 import sys
+from functools import partial
 from pathlib import Path
 
+sys.path.insert(1, str(Path(__file__).resolve().parent.parent / "common"))
 from errors import exit_on_error
 
 try:
@@ -22,12 +23,14 @@ try:
 
     import longtail
     from caffe_install import CaffeInstall
+    from command_line import make_parser, parse
     from evaluate import evaluate, score
+    from outputs import write_report
     from plot import plot
-    from progress import Progress
     from report import text
     from schemes import BETA, SCHEMES, class_weights
-    from training import Run, Trainer, max_iterations, prepare, record_of, run_folder, write_json
+    from trainer import Run, Trainer, prepare, run_folder, train_missing
+    from training import max_iterations, prototxts
 except ImportError as error:
     sys.exit(
         f"demo: {error}; run it in build/venv with the Debian packages python3-h5py "
@@ -39,25 +42,17 @@ FIRST_SEED = {"test": 1, "held-out": 101}
 
 
 def parse_arguments(argv):
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--install", type=Path, required=True, help="the built Caffe")
-    parser.add_argument("--output", type=Path, required=True, help="where everything goes")
+    parser = make_parser(__doc__.splitlines()[0])
     parser.add_argument(
         "--data", type=Path, default=longtail.DATA_DIR, help="Fashion-MNIST's files"
     )
-    parser.add_argument("--retrain", action="store_true", help="train finished runs again")
-    parser.add_argument("--seeds", type=int, default=3, help="how many trainings a scheme (3)")
-    parser.add_argument("--iterations", type=int, help="instead of solver.prototxt's max_iter")
     parser.add_argument(
         "--split",
         choices=tuple(FIRST_SEED),
         default="test",
         help="what to score on: the test images, or training images kept out, to choose a net by",
     )
-    args = parser.parse_args(argv)
-    if args.seeds < 1 or (args.iterations is not None and args.iterations < 1):
-        parser.error("--seeds and --iterations are at least 1")
-    return args
+    return parse(parser, argv)
 
 
 def train(args, install, split, runs):
@@ -65,27 +60,17 @@ def train(args, install, split, runs):
     pb = install.pycaffe().proto.caffe_pb2
     iterations = args.iterations or max_iterations(pb)
     context = {"data": longtail.digest(split), "library": install.library_digest()}
-    keys = prepare(args.output, runs, pb, split.counts, iterations, context)
-    records = {run: record_of(args.output, run, key) for run, key in keys.items()}
-    missing = {run: keys[run] for run in runs if args.retrain or records[run] is None}
-    if missing:
-        longtail.write_split(args.output / "data", split, sorted({run.seed for run in missing}))
-        with Progress(missing, iterations) as progress:
-            trainer = Trainer(install, args.output, iterations)
-            records.update(trainer.train_all(missing, progress.on_iteration, progress.on_finished))
-    else:
-        print(f"nothing to train: {len(runs)} finished runs in {args.output}", file=sys.stderr)
-    return records
+    texts = {run: prototxts(pb, run, split.counts, iterations) for run in runs}
+    keys = prepare(args.output, texts, context)
+    trainer = Trainer(install, args.output, iterations)
+    titles = {name: scheme.title for name, scheme in SCHEMES.items()}
+    write_data = partial(longtail.write_split, args.output / "data", split)
+    return train_missing(trainer, keys, titles, write_data, args.retrain)
 
 
 def score_runs(output, install, split, runs):
     caffe = install.pycaffe()
-    scores = {}
-    for run in runs:
-        folder = run_folder(output, run)
-        files = folder / "net.prototxt", folder / "model.caffemodel"
-        scores[run] = score(caffe, *files, split.test.images)
-    return scores
+    return {run: score(caffe, run_folder(output, run), split.test.images) for run in runs}
 
 
 def describe_run(run, record, counts):
@@ -134,11 +119,8 @@ def main(argv=None):
     records = train(args, install, split, runs)
     scores = score_runs(args.output, install, split, runs)
     report = make_report(split, records, scores, install.library_digest())
-    write_json(args.output / "report.json", report)
-    (args.output / "report.txt").write_text(text(report) + "\n", encoding="utf-8")
     plot(report, scores, split.test.labels, args.output / "report.png")
-    print(text(report))
-    print(f"\nmodels, report.json, report.txt and report.png are in {args.output}")
+    write_report(args.output, report, text(report))
     return 0
 
 

@@ -8,18 +8,22 @@ processor may round a score differently and so move an image across a threshold)
 
 import argparse
 import json
-import statistics
+import sys
 from collections import namedtuple
 from pathlib import Path
 
 import numpy as np
 from sklearn.metrics import average_precision_score, precision_recall_fscore_support
 
+sys.path.insert(1, str(Path(__file__).resolve().parent.parent / "common"))
 import longtail
+from blobs import score_batches
 from caffe_install import CaffeInstall
 from errors import DemoError, exit_on_error
 from schemes import BASELINE, DEFAULT, SCHEMES, class_weights
+from seeds import summary
 
+BATCH = 500
 TOLERANCE = 1e-3
 METRICS = ("average_precision", "precision", "recall", "f1")
 
@@ -31,17 +35,10 @@ CUT = f"{BASELINE}_cut"
 ROWS.insert(1, Row(CUT, "unweighted, cut at 1/(1+w)", BASELINE, DEFAULT))
 
 
-def score(caffe, net_prototxt, model, images):
-    """Scores (N, 10) of images in float64, from the net's "deploy" stage."""
-    net = caffe.Net(str(net_prototxt), caffe.TEST, stages=["deploy"], weights=str(model))
-    size = net.blobs["image"].shape[0]
-    batches = []
-    for start in range(0, len(images), size):
-        batch = images[start : start + size]
-        net.blobs["image"].reshape(*batch.shape)
-        net.blobs["image"].data[...] = batch
-        batches.append(net.forward()["score"].astype(np.float64))
-    return np.concatenate(batches)
+def score(caffe, folder, images):
+    """Scores (N, 10) of images, from the run in folder."""
+    batches = (images[start : start + BATCH] for start in range(0, len(images), BATCH))
+    return np.concatenate(list(score_batches(caffe, folder, batches)))
 
 
 def figures(scores, targets, weights):
@@ -54,17 +51,6 @@ def figures(scores, targets, weights):
         "per_class": {metric: values.tolist() for metric, values in per_class.items()},
         "mean": {metric: float(values.mean()) for metric, values in per_class.items()},
     }
-
-
-def summary(per_seed):
-    """The same tree as each seed's figures, with their mean and standard deviation as leaves."""
-    first = per_seed[0]
-    if isinstance(first, dict):
-        return {key: summary([seed[key] for seed in per_seed]) for key in first}
-    if isinstance(first, list):
-        return [summary(list(values)) for values in zip(*per_seed)]
-    spread = statistics.stdev(per_seed) if len(per_seed) > 1 else None
-    return {"mean": statistics.fmean(per_seed), "std": spread}
 
 
 def evaluate_row(row, scores, targets, counts):
@@ -98,9 +84,7 @@ def recompute(report, folder, caffe, data):
     scores = {}
     for run in report["runs"]:
         model = folder / run["model"]
-        scores[run["scheme"], run["seed"]] = score(
-            caffe, model.with_name("net.prototxt"), model, split.test.images
-        )
+        scores[run["scheme"], run["seed"]] = score(caffe, model.parent, split.test.images)
     return evaluate(scores, split)
 
 

@@ -2,13 +2,12 @@
 
 import gzip
 import hashlib
-import os
 from collections import namedtuple
 from pathlib import Path
 
-import h5py
 import numpy as np
 
+from blobs import write_hdf5
 from errors import DemoError
 
 DATA_DIR = Path("/usr/share/datasets/fashion-mnist")
@@ -104,18 +103,8 @@ def digest(split):
     return total.hexdigest()
 
 
-def write_hdf5(folder, name, data):
-    """Write NAME.h5 and the list NAME.txt that HDF5Data's `source` names.
-
-    The list holds a path relative to folder's parent, where `caffe train` runs.
-    """
-    folder.mkdir(parents=True, exist_ok=True)
-    partial = folder / f"{name}.h5.partial"
-    with h5py.File(partial, "w") as file:
-        file["image"] = data.images
-        file["label"] = one_vs_rest(data.labels)
-    os.replace(partial, folder / f"{name}.h5")
-    (folder / f"{name}.txt").write_text(f"{folder.name}/{name}.h5\n")
+def blobs(data):
+    return {"image": data.images, "label": one_vs_rest(data.labels)}
 
 
 def write_split(folder, split, seeds):
@@ -124,7 +113,7 @@ def write_split(folder, split, seeds):
     HDF5Data's shuffle uses rand(), which nothing seeds: every training sees the same permutations.
     With the rows in another order for each seed, the batches differ between seeds too.
     """
-    write_hdf5(folder, "test", split.test)
+    write_hdf5(folder, "test", blobs(split.test))
     for seed in seeds:
         order = np.random.RandomState(seed).permutation(len(split.train.labels))
-        write_hdf5(folder, f"train-seed{seed}", pick(split.train, order))
+        write_hdf5(folder, f"train-seed{seed}", blobs(pick(split.train, order)))

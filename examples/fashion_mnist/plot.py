@@ -10,6 +10,7 @@ from sklearn.metrics import precision_recall_curve
 
 from evaluate import ROWS
 from longtail import CLASSES, one_vs_rest
+from outputs import save_figure
 from schemes import BASELINE, DEFAULT, SCHEMES
 
 COLORS = {"unweighted": "#7f7f7f", "effective_number": "#c8102e", "ratio": "#1f6fb4"}
@@ -121,7 +122,5 @@ def plot(report, scores, test_labels, path):
     for axes in figure.axes:
         axes.spines[["top", "right"]].set_visible(False)
     figure.suptitle(title(report), fontsize=12)
-    partial = path.with_name(path.name + ".partial")
-    figure.savefig(partial, dpi=110, format="png")
+    save_figure(figure, path)
     plt.close(figure)
-    partial.replace(path)

@@ -5,15 +5,10 @@ import statistics
 from evaluate import CUT, METRICS, ROWS
 from longtail import CLASSES
 from schemes import BASELINE, DEFAULT
+from seeds import cell
 
 SHORT = {"average_precision": "mean AP", "precision": "precision", "recall": "recall", "f1": "F1"}
 COLUMNS = ("unweighted", "cut 1/(1+w)", "effective n.", "neg./pos.")
-
-
-def cell(value, digits=3):
-    if value["std"] is None:
-        return f"{value['mean']:.{digits}f}"
-    return f"{value['mean']:.{digits}f} ±{value['std']:.{digits}f}"
 
 
 def means_table(results):

@@ -1,4 +1,4 @@
-"""The built Caffe that the demo runs: its program, its pycaffe and its library."""
+"""The built Caffe that the examples run: its program, its pycaffe and its library."""
 
 import hashlib
 import os
@@ -9,14 +9,14 @@ from errors import DemoError
 
 
 class CaffeInstall:
-    """An install tree as `make` leaves it: bin/, lib/, python/."""
+    """An install tree as `make TARGET` leaves it: bin/, lib/, python/."""
 
-    def __init__(self, folder):
+    def __init__(self, folder, target="demo"):
         self.folder = Path(folder).resolve()
         self.program = self.folder / "bin" / "caffe"
         for part in (self.program, self.folder / "python" / "caffe" / "_caffe.so"):
             if not part.is_file():
-                raise DemoError(f"no built Caffe: {part} is missing; run `make demo`", status=2)
+                raise DemoError(f"no built Caffe: {part} is missing; run `make {target}`", status=2)
 
     def library_digest(self):
         """Of libcaffe: another library may train another model."""

@@ -1,4 +1,4 @@
-"""How the demo's programs end: a line that says what to do, and an exit status."""
+"""How the examples' programs end: a line that says what to do, and an exit status."""
 
 import sys
 
