@@ -20,12 +20,12 @@ PACKAGES = $(PYTHON) scripts/install_packages.py
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help demo runtest patch cuda cuda-check lint clean
+.PHONY: help demo edges runtest bench exhaustive arm64 patch cuda cuda-check sanitize lint clean
 
 help: ## this list
 	@echo "Caffe with the layer SigmoidCrossEntropyWeightLoss"
 	@echo
-	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | awk -F'\t' '{printf "  make %-11s %s\n", $$1, $$2}'
+	@sed -n 's/^\([a-z0-9-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | awk -F'\t' '{printf "  make %-11s %s\n", $$1, $$2}'
 	@echo
 	@sed -n 's/^# make \([A-Z_]*=[^:]*\): /\1\t/p' $(MAKEFILE_LIST) | awk -F'\t' '{printf "  %-18s %s\n", $$1, $$2}'
 
@@ -35,10 +35,37 @@ demo: ## train on long-tailed Fashion-MNIST with and without class weights: buil
 	$(PYTHON) scripts/make_venv.py $(VENV)
 	$(VENV)/bin/python examples/fashion_mnist/demo.py --install build/cpu/install --output build/demo
 
+edges: ## train on the edges of photographs with and without class_balance: build/edges
+	$(PACKAGES) build demo
+	$(BUILD) cpu
+	$(PYTHON) scripts/make_venv.py $(VENV)
+	$(VENV)/bin/python examples/edges/edges.py --install build/cpu/install --output build/edges
+
 runtest: ## run all tests: upstream's and ours, C++ and Python
 	$(PACKAGES) build demo test
+	$(PACKAGES) --optional parity
 	$(BUILD) cpu --tests
 	$(PYTHON) scripts/runtest.py
+
+exhaustive: ## prove the elements' accuracy: all float scores, a billion double ones
+	$(PACKAGES) exhaustive
+	$(PYTHON) scripts/exhaustive.py
+
+arm64: ## cross-compile the kernel for arm64 and test it under qemu-user
+	$(PACKAGES) build arm64
+	$(FETCH)
+	$(PYTHON) scripts/arm64.py
+
+sanitize: ## run our C++ tests with AddressSanitizer and UndefinedBehaviorSanitizer
+	$(PACKAGES) build
+	$(BUILD) sanitize
+	$(PYTHON) scripts/sanitize.py
+
+bench: ## measure against NumPy, PyTorch, JAX and upstream's layer on the CPU: build/bench
+	$(PACKAGES) build
+	$(BUILD) cpu
+	$(PYTHON) scripts/make_venv.py build/bench-venv --requirements benchmarks/requirements.txt
+	build/bench-venv/bin/python benchmarks/cpu.py --install build/cpu/install --output build/bench
 
 patch: ## write the layer as one patch on a stock Caffe tree: build/weighted_sigmoid_loss.patch
 	$(FETCH)
@@ -48,9 +75,10 @@ cuda: ## build Caffe with CUDA: build/cuda/install
 	$(PACKAGES) build cuda
 	$(BUILD) cuda --tests
 
-cuda-check: ## compile our .cu files as C++11 for three GPU generations, no warning allowed
+cuda-check: ## compile our .cu files as C++11, no warning allowed, and check the machine code
 	$(PACKAGES) build cuda
 	$(PYTHON) scripts/compile_cuda.py
+	$(PYTHON) scripts/check_sass.py
 
 lint: ## check the format and style of all files that are ours
 	$(PACKAGES) build
@@ -58,4 +86,4 @@ lint: ## check the format and style of all files that are ours
 	$(PYTHON) scripts/lint.py
 
 clean: ## remove all that was built, but not Caffe's source
-	rm -rf build/cpu build/cuda build/venv build/lint-venv
+	rm -rf build/cpu build/cuda build/exhaustive build/arm64 build/sanitize build/venv build/bench-venv build/lint-venv

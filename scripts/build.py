@@ -5,6 +5,9 @@ Caffe's source is fetched (scripts/fetch.py) and copied to build/VARIANT/caffe, 
 toolchain fixes are applied there (scripts/apply.py), CMake and ninja build it in
 build/VARIANT/cmake, and what is built is installed. build/VARIANT/install is at every moment a
 whole installation or absent. What the compiler prints goes to build/VARIANT/build.log.
+
+The variant sanitize is Caffe and our C++ tests under AddressSanitizer and
+UndefinedBehaviorSanitizer; it is not installed.
 """
 
 import argparse
@@ -27,9 +30,16 @@ PATH = "/usr/sbin:/usr/bin:/sbin:/bin"
 FOREIGN = re.compile(r"PYTHON|CONDA|CMAKE_PREFIX_PATH|LD_LIBRARY_PATH|LIBRARY_PATH|C.*INCLUDE_PATH")
 GIB = 1 << 30
 # Measured: what a build from nothing takes, tests and installation included, and some room.
-DISK_NEEDED = {"cpu": GIB / 2, "cuda": 3 * GIB}
+DISK_NEEDED = {"cpu": GIB / 2, "cuda": 3 * GIB, "sanitize": GIB / 2}
 # The largest of Caffe's source files takes about this much to compile.
 MEMORY_A_JOB = 1.5 * GIB
+# Whatever they find ends the program. The assertions are libstdc++'s, of indices and the like.
+SANITIZERS = [
+    "-fsanitize=address,undefined,float-cast-overflow",
+    "-fno-sanitize-recover=all",
+    "-fno-omit-frame-pointer",
+    "-D_GLIBCXX_ASSERTIONS",
+]
 # What went wrong, by what the log says. The first that is found is the cause.
 CAUSES = [
     (r"No space left on device", "the disk is full: free some space and run it again"),
@@ -51,7 +61,23 @@ def cuda_arguments():
     return cmake_arguments()
 
 
-CMAKE_ARGUMENTS = {"cpu": cpu_arguments, "cuda": cuda_arguments}
+def sanitize_arguments():
+    """All of libcaffe, but for what our tests do not use; a build type of its own has no -O3."""
+    tests = sorted((ROOT / "src" / "caffe" / "test").glob("test_*.cpp"))
+    return [
+        *cpu_arguments(),
+        "-DCMAKE_BUILD_TYPE=Sanitize",
+        f"-DCMAKE_CXX_FLAGS_SANITIZE={' '.join(['-O1', '-g1', *SANITIZERS])}",
+        *(f"-D{name}=OFF" for name in ("BUILD_python", "USE_OPENCV", "USE_LEVELDB", "USE_LMDB")),
+        f"-DBUILD_only_tests={','.join(path.stem[len('test_') :] for path in tests)}",
+    ]
+
+
+CMAKE_ARGUMENTS = {
+    "cpu": cpu_arguments,
+    "cuda": cuda_arguments,
+    "sanitize": sanitize_arguments,
+}
 
 
 class Build:
@@ -64,11 +90,12 @@ class Build:
         self.tree = self.folder / "caffe"
         self.cmake = self.folder / "cmake"
         self.install = self.folder / "install"
+        self.tests = self.cmake / "caffe" / "test" / "test.testbin"
         self.log = self.folder / "build.log"
 
     def check_disk(self):
         """Say so before an hour's work, not after it."""
-        if self.install.exists():
+        if self.install.exists() or self.tests.exists():
             return
         free = shutil.disk_usage(self.folder).free
         needed = DISK_NEEDED[self.variant]
@@ -283,7 +310,10 @@ def main():
         build.log.write_text("")
         script("apply.py", build.tree, "--modernize")
         build.configure()
-        build.compile(["all", "test.testbin"] if arguments.tests else ["all"])
+        if arguments.variant == "sanitize":
+            build.compile([build.tests.name])
+            return
+        build.compile(["all", build.tests.name] if arguments.tests else ["all"])
         build.install_built()
 
 

@@ -22,11 +22,14 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     purposes = sorted(path.stem for path in LISTS.glob("*.txt"))
     parser.add_argument("purpose", nargs="+", choices=purposes)
+    parser.add_argument(
+        "--optional", action="store_true", help="go on without what cannot be installed"
+    )
     arguments = parser.parse_args()
     if os.environ.get("DEPS") == "off":
         return
     try:
-        install(missing(packages_for(arguments.purpose)))
+        install(missing(packages_for(arguments.purpose)), arguments.optional)
     except KeyboardInterrupt:
         fail("interrupted; run it again", 130)
 
@@ -58,21 +61,29 @@ def missing(packages):
     return [package for package in packages if package not in installed]
 
 
-def install(packages):
+def install(packages, optional=False):
     if not packages:
         return
     print(f"install_packages: missing: {' '.join(packages)}", flush=True)
     by_hand = "apt-get update && " + " ".join([*INSTALL, *packages])
     root = as_root()
-    if root is None:
-        fail(f"neither root nor sudo here; have an administrator run: {by_hand}")
-    if simulates(packages) and apt(root, [*INSTALL, *packages]):
+    if root and installs(root, packages):
         return
+    if optional:
+        print(f"install_packages: going on without; by hand, as root: {by_hand}", flush=True)
+    elif root:
+        fail(f"apt-get failed, as it says above; put that right, or run as root: {by_hand}")
+    else:
+        fail(f"neither root nor sudo here; have an administrator run: {by_hand}")
+
+
+def installs(root, packages):
+    if simulates(packages) and apt(root, [*INSTALL, *packages]):
+        return True
     # The machine's lists are missing, or so old that they name versions that are gone. Where only
     # somebody else's list cannot be had, update fails and Debian's packages install all the same.
     apt(root, ["apt-get", "update"])
-    if not apt(root, [*INSTALL, *packages]):
-        fail(f"apt-get failed, as it says above; put that right, or run as root: {by_hand}")
+    return apt(root, [*INSTALL, *packages])
 
 
 def as_root():

@@ -15,13 +15,13 @@ from make_venv import PYTHON, make_venv
 
 CPP_LINT = ROOT / "build" / "source" / "caffe" / "scripts" / "cpp_lint.py"
 REQUIREMENTS = ROOT / "scripts" / "lint_requirements.txt"
-# The kernel knows nothing of Caffe, so that Caffe's own functions are not for it.
-KERNEL = "weighted_sigmoid_loss"
+# All else knows nothing of Caffe, so that Caffe's own functions are not for it.
+LAYER = "sigmoid_cross_entropy_weight_loss_layer"
 NOT_FOR_KERNEL = ["caffe/alt_fn", "caffe/random_fn"]
 
 
 def cpp_files():
-    folders = (ROOT / "include", ROOT / "src")
+    folders = [ROOT / name for name in ("include", "src", "tests", "benchmarks")]
     found = (path for folder in folders for path in folder.rglob("*"))
     return sorted(p.relative_to(ROOT) for p in found if p.suffix in {".hpp", ".cpp", ".cu"})
 
@@ -30,8 +30,8 @@ def commands(fix):
     """Each as (what it is, its command line)."""
     programs = make_venv(ROOT / "build" / "lint-venv", REQUIREMENTS).parent
     files = cpp_files()
-    kernel = [path for path in files if path.stem.replace("test_", "").startswith(KERNEL)]
-    layer = [path for path in files if path not in kernel]
+    layer = [path for path in files if LAYER in path.stem]
+    kernel = [path for path in files if path not in layer]
     if fix:
         yield "ruff, fixing", [programs / "ruff", "check", "--quiet", "--fix", "."]
         yield "ruff format, writing", [programs / "ruff", "format", "--quiet", "."]

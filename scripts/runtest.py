@@ -17,6 +17,7 @@ from pathlib import Path
 
 from _common import ROOT, fail
 from _upstream_cases import upstream_cases
+from build import Build
 from make_venv import make_venv
 
 SOURCE = ROOT / "build" / "source" / "caffe"
@@ -30,7 +31,7 @@ CASE_END = re.compile(r"\[ +(OK|FAILED) +\] ([^\s,]+)")
 
 def cpp_tests(scratch):
     """Run the C++ tests; return {name: passed}. One that never ended has not passed."""
-    program = CPU / "cmake" / "caffe" / "test" / "test.testbin"
+    program = Build("cpu", jobs=1).tests
     if not program.exists():
         fail("the C++ tests are not built; run `make runtest`, or scripts/build.py cpu --tests")
     # They name their files relative to Caffe's top folder.

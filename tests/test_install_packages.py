@@ -119,6 +119,25 @@ def test_says_in_one_line_that_apt_failed(machine, capfd):
     assert "apt-get failed" in one_line(capfd)
 
 
+@pytest.mark.parametrize("number", [0, 1000])
+def test_goes_on_without_what_is_optional(machine, monkeypatch, capfd, number):
+    """Where apt fails, and where there is neither root nor sudo."""
+    machine.user(number)
+    machine.program("apt-get", "exit 100")
+    monkeypatch.setattr(sys, "argv", ["install_packages.py", "--optional", "parity"])
+    install_packages.main()
+    *_, line = capfd.readouterr().out.splitlines()
+    assert "going on without" in line
+    assert line.endswith("apt-get install --yes --no-install-recommends python3-torch")
+
+
+def test_installs_what_is_optional(machine, monkeypatch, capfd):
+    monkeypatch.setattr(sys, "argv", ["install_packages.py", "--optional", "parity"])
+    install_packages.main()
+    assert machine.calls("apt-get")[-1].endswith("--no-install-recommends python3-torch")
+    assert "going on without" not in capfd.readouterr().out
+
+
 def test_says_that_this_is_no_debian(machine, capfd):
     (machine.folder / "dpkg-query").unlink()
     with pytest.raises(SystemExit) as stop:

@@ -1,0 +1,117 @@
+#!/usr/bin/python3
+"""Compile the kernel for arm64 with Debian's cross compiler, and test it under qemu-user.
+
+Checked are that the compiler makes vector code of the loops, without calls to the mathematical
+library; that the kernel's C++ tests pass; and that the elements have the same bits as on this
+machine's instruction sets with a fused multiply-add.
+"""
+
+import re
+import shutil
+import subprocess
+import sys
+
+from _common import ROOT, fail, run
+from exhaustive import FLAGS, KERNEL, compile_native_proof, compile_proof
+
+TARGET = "aarch64-linux-gnu"
+COMPILER = f"{TARGET}-g++"
+EMULATOR = ["qemu-aarch64", "-L", f"/usr/{TARGET}"]
+GTEST = ROOT / "build" / "source" / "caffe" / "src"
+TESTS = ["test_weighted_sigmoid_loss.cpp", "test_weighted_sigmoid_loss_elements.cpp"]
+# These compare with long double, which is software here, and software is slow under an emulator.
+# What they would tell follows from the bits' being those of this machine.
+TOO_SLOW = ["*ErrorTest*", "*.TestWalk"]
+# A prime that leaves a million scores; a larger one is no faster to speak of.
+STRIDE = 4001
+LINE = re.compile(r"^(float|double): |^  elements, (\w+): .*checksum (\w+)$", re.MULTILINE)
+
+
+def compile_kernel(folder):
+    """Return the object files."""
+    objects = []
+    for source in KERNEL:
+        objects.append(folder / f"{source.stem}.o")
+        run([COMPILER, *FLAGS, "-Werror", "-c", source, "-o", objects[-1]])
+    return objects
+
+
+def check_is_vector_code(object_file):
+    """Each function that multiplies and adds numbers one by one must do so in whole vectors, too,
+    since the former is what is left over at a loop's end."""
+    names = run([f"{TARGET}-nm", "-u", object_file], stdout=subprocess.PIPE, text=True).stdout
+    called = set(names.split()) - {"U", "memcpy", "memset"}
+    if called:
+        fail(f"{object_file.name} calls {', '.join(sorted(called))}")
+    dump = [f"{TARGET}-objdump", "-d", "--no-show-raw-insn", object_file]
+    text = run(dump, stdout=subprocess.PIPE, text=True).stdout
+    functions = 0
+    for body in text.split("\n\n"):
+        for scalar, vector in [("s", "4s"), ("d", "2d")]:
+            if re.search(rf"\tfn?madd\t{scalar}\d", body):
+                functions += 1
+                if not re.search(rf"\tfmla\tv\d+\.{vector}", body):
+                    fail(f"no vector code in {object_file.name}: {body.strip().splitlines()[0]}")
+    if not functions:
+        fail(f"{object_file.name} has no fused multiply-add")
+    print(f"arm64: {object_file.name}: vector code in {functions} functions", flush=True)
+
+
+def compile_tests(folder, objects):
+    """The C++ tests of the kernel, with the GoogleTest that Caffe brings; return the program."""
+    sources = [ROOT / "src" / "caffe" / "test" / name for name in TESTS]
+    gtest = [GTEST / "gtest" / "gtest-all.cpp", GTEST / "gtest" / "gtest_main.cc"]
+    if not gtest[0].exists():
+        fail("Caffe's source is not here; run `make arm64`, or scripts/fetch.py")
+    program = folder / "tests"
+    # -w: GoogleTest is not ours, and its macros warn in our tests.
+    options = ["-std=c++11", "-O2", "-w", f"-I{ROOT / 'include'}", f"-I{GTEST}", "-pthread"]
+    run([COMPILER, *options, *sources, *gtest, *objects, "-o", program])
+    return program
+
+
+def checksums(argv):
+    """{(type, instruction set): checksum} of a proof, which must succeed."""
+    text = run([*argv, "--stride", STRIDE], stdout=subprocess.PIPE, text=True).stdout
+    print(text, end="", flush=True)
+    found = {}
+    number = None
+    for match in LINE.finditer(text):
+        number = match[1] or number
+        if match[2]:
+            found[number, match[2]] = match[3]
+    return found
+
+
+def compare(there, here):
+    """The bits on arm64 with those of every set with a fused multiply-add here."""
+    fused = {key: value for key, value in here.items() if key[1] != "baseline"}
+    if not fused:
+        print("arm64: this machine has no fused multiply-add, so no bits were compared")
+    for (number, name), checksum in fused.items():
+        if there[number, "baseline"] != checksum:
+            fail(f"{number} elements do not have the bits that they have with {name}")
+        print(f"arm64: {number} elements have the bits that they have with {name}")
+
+
+def main():
+    for program in [COMPILER, EMULATOR[0]]:
+        if not shutil.which(program):
+            fail(f"{program} is missing; run `make arm64`, which installs it")
+    folder = ROOT / "build" / "arm64"
+    folder.mkdir(parents=True, exist_ok=True)
+    objects = compile_kernel(folder)
+    check_is_vector_code(folder / "weighted_sigmoid_loss_baseline.o")
+    tests = compile_tests(folder, objects)
+    run([*EMULATOR, tests, f"--gtest_filter=-{':'.join(TOO_SLOW)}"])
+    proof = folder / "exhaustive"
+    compile_proof(COMPILER, objects, proof)
+    compare(checksums([*EMULATOR, proof]), checksums([compile_native_proof(folder / "native")]))
+
+
+if __name__ == "__main__":
+    try:
+        main()
+    except KeyboardInterrupt:
+        fail("interrupted", 130)
+    sys.exit(0)

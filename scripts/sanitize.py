@@ -1,0 +1,77 @@
+#!/usr/bin/python3
+"""Run our C++ tests as `scripts/build.py sanitize` built them, on each instruction set there is.
+
+AddressSanitizer, which looks for leaks as well, and UndefinedBehaviorSanitizer end the program at
+the first thing that they find. What it printed is in build/sanitize/tests.SET.log. Exit status 0
+means that on every instruction set that this machine has all tests passed and nothing was found.
+"""
+
+import argparse
+import os
+import re
+import subprocess
+import sys
+
+from _common import fail
+from build import Build
+from runtest import TIMEOUT, read_gtest
+
+BUILD = Build("sanitize", jobs=1)
+SET = "WEIGHTED_SIGMOID_LOSS_ISA"
+# No set has this name: the kernel takes the best one and says which there are.
+BEST = "best"
+SETS = re.compile(rf"{SET}={BEST} is not used: this machine has ([\w ]+);")
+FOUND = re.compile(r"ERROR: \w+Sanitizer|: runtime error: |: Failure$|Assertion '.*' failed")
+EXCERPT = 40  # lines
+OPTIONS = {
+    "ASAN_OPTIONS": "detect_leaks=1:detect_stack_use_after_return=1",
+    "UBSAN_OPTIONS": "print_stacktrace=1",
+}
+
+
+def run_tests(name):
+    """Run all tests on one instruction set; return what they printed, if nothing was wrong."""
+    print(f"sanitize: {name}", flush=True)
+    log = BUILD.folder / f"tests.{name}.log"
+    with log.open("wb") as stream:
+        try:
+            status = subprocess.run(
+                [BUILD.tests, "--gtest_color=no"],
+                env={**os.environ, **OPTIONS, SET: name},
+                cwd=BUILD.tree,
+                timeout=TIMEOUT,
+                stdin=subprocess.DEVNULL,
+                stdout=stream,
+                stderr=subprocess.STDOUT,
+            ).returncode
+        except subprocess.TimeoutExpired:
+            fail(f"not done after {TIMEOUT} s: see {log}")
+    text = log.read_text(encoding="utf-8", errors="replace")
+    results, _ = read_gtest(text)
+    if status != 0 or not results or not all(results.values()):
+        lines = text.splitlines()
+        at = next((i for i, line in enumerate(lines) if FOUND.search(line)), -EXCERPT)
+        print(*lines[at:][:EXCERPT], sep="\n", file=sys.stderr)
+        fail(f"the tests ended with status {status}: see the lines above, and {log}")
+    print(f"sanitize: {name}: {len(results)} tests passed, nothing found", flush=True)
+    return text
+
+
+def main():
+    argparse.ArgumentParser(description=__doc__.splitlines()[0]).parse_args()
+    if not BUILD.tests.exists():
+        fail("the tests are not built; run `make sanitize`, or scripts/build.py sanitize")
+    sets = SETS.search(run_tests(BEST))
+    if not sets:
+        fail(f"with {SET}={BEST} the kernel did not say which sets this machine has")
+    best, *others = sets[1].split()
+    print(f"sanitize: {BEST} was {best}", flush=True)
+    for name in others:
+        run_tests(name)
+
+
+if __name__ == "__main__":
+    try:
+        main()
+    except KeyboardInterrupt:
+        fail("interrupted", 130)

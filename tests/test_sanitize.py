@@ -1,0 +1,115 @@
+"""`make sanitize`: what it finds, on which instruction sets, and that what it finds counts."""
+
+import os
+import subprocess
+
+import pytest
+
+import build
+import sanitize
+
+# The compiler does not know what two is.
+PROGRAM = """\
+#include <cstdlib>
+#include <vector>
+
+int main(int argc, char** argv) {
+  const int two = argc > 1 ? std::atoi(argv[1]) : 2;
+  int* numbers = new int[two]();
+  %s
+  delete[] numbers;
+  return numbers != nullptr ? 0 : 1;
+}
+"""
+FAULTS = {
+    "return numbers[two];": "heap-buffer-overflow",
+    "return two + 0x7fffffff;": "signed integer overflow",
+    "numbers[0] = static_cast<int>(2e9f * two);": "outside the range of representable values",
+    "std::vector<int> one(two); one.reserve(9); numbers[0] = one[two];": "Assertion",
+    "numbers = new int[two]();": "LeakSanitizer",
+}
+
+
+@pytest.mark.parametrize("fault", ["", *FAULTS])
+def test_fault_is_found(fault, tmp_path):
+    source, program = tmp_path / "fault.cpp", tmp_path / "fault"
+    source.write_text(PROGRAM % fault)
+    compiler = ["g++", "-O1", "-g1", *build.SANITIZERS, source, "-o", program]
+    subprocess.run(compiler, env=build.build_environment(), check=True)
+    environment = {**os.environ, **sanitize.OPTIONS}
+    done = subprocess.run([program], env=environment, stderr=subprocess.PIPE, text=True)
+    if fault:
+        assert done.returncode != 0
+        (found, *_) = filter(sanitize.FOUND.search, done.stderr.splitlines())
+        assert FAULTS[fault] in done.stderr[done.stderr.index(found) :]
+    else:
+        assert (done.returncode, done.stderr) == (0, "")
+
+
+PASSED = """\
+echo "[ RUN      ] ATest.Passes"
+echo "[       OK ] ATest.Passes (3 ms)"
+"""
+SETS = (
+    '[ "$WEIGHTED_SIGMOID_LOSS_ISA" != best ] || '
+    'echo "WEIGHTED_SIGMOID_LOSS_ISA=best is not used: this machine has new old; new is." >&2\n'
+)
+
+
+@pytest.fixture
+def run(tmp_path, monkeypatch, capsys):
+    """Runs sanitize.py on a shell script instead of the tests; returns status and output."""
+    monkeypatch.setattr("sys.argv", ["sanitize.py"])
+    one = build.Build("sanitize", 1, tmp_path / "sanitize")
+    one.tests.parent.mkdir(parents=True)
+    one.tree.mkdir()
+    monkeypatch.setattr(sanitize, "BUILD", one)
+
+    def run(text):
+        one.tests.write_text(f"#!/bin/sh\n{text}")
+        one.tests.chmod(0o755)
+        try:
+            sanitize.main()
+        except SystemExit as stopped:
+            return stopped.code, capsys.readouterr()
+        return 0, capsys.readouterr()
+
+    return run
+
+
+def test_every_instruction_set_is_run(run):
+    status, printed = run(f'echo "$WEIGHTED_SIGMOID_LOSS_ISA" >> sets\n{SETS}{PASSED}')
+    assert status == 0
+    assert (sanitize.BUILD.tree / "sets").read_text().split() == ["best", "old"]
+    assert "best was new" in printed.out
+    assert "old: 1 tests passed, nothing found" in printed.out
+
+
+@pytest.mark.parametrize(
+    ("ending", "said"),
+    [
+        ('echo "==1==ERROR: LeakSanitizer: detected memory leaks" >&2; exit 23', "memory leaks"),
+        ('echo "a.cpp:1:2: runtime error: overflow" >&2; exit 1', "runtime error"),
+        ('echo "[ RUN      ] ATest.Ends"', "ATest.Ends"),
+        ('[ "$WEIGHTED_SIGMOID_LOSS_ISA" != old ] || { echo killed; exit 9; }', "killed"),
+    ],
+)
+def test_what_is_found_fails(run, ending, said):
+    status, printed = run(f"{SETS}{PASSED}{ending}\n")
+    *excerpt, last = printed.err.splitlines()
+    assert status == 1
+    assert said in "\n".join(excerpt)
+    assert "ended with status" in last
+
+
+@pytest.mark.parametrize("text", ["exit 0\n", PASSED])
+def test_nothing_run_is_no_success(run, text):
+    status, _ = run(text)
+    assert status == 1
+
+
+def test_not_built(run, monkeypatch, tmp_path, capsys):
+    monkeypatch.setattr(sanitize, "BUILD", build.Build("sanitize", 1, tmp_path / "none"))
+    with pytest.raises(SystemExit):
+        sanitize.main()
+    assert "make sanitize" in capsys.readouterr().err
