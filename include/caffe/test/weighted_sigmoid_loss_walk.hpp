@@ -24,7 +24,7 @@ namespace caffe {
 namespace weighted_sigmoid_loss {
 
 /// The bounds that weighted_sigmoid_loss_math.hpp states, in its ulp.
-const double kExpNegativeUlp = 0.75;
+const double kExpNegativeUlp = 0.8;
 const double kLog1pUlp = 1.5;
 const double kLossElementUlp = 2.5;
 const double kGradientElementUlp = 2.5;

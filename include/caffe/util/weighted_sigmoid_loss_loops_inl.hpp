@@ -106,11 +106,10 @@ double Sum(const double* values, std::size_t count) {
   return SumPadded(padded, count);
 }
 
-// Where a loop reads more than it writes, or has much to do, the processor's
-// own prefetching falls behind: such loops ask for what comes, a few lines at a
-// time.
-const std::size_t kChunk = 64;      // elements
-const std::size_t kAhead = 256;     // elements, too
+// The processor's own prefetching falls behind these loops and stops at the end
+// of each page: they ask for what comes, a few lines at a time.
+const std::size_t kChunk = 128;     // elements
+const std::size_t kAhead = 512;     // elements, too
 const std::size_t kCacheLine = 64;  // bytes
 
 /// Asks for the lines of a chunk, which may lie beyond the array's end.
@@ -133,17 +132,14 @@ StretchSums VisitElements(const Stretch<T>& stretch, A a, A b,
   const T ignore_label = stretch.ignore_label;
   Word largest = 0;
   std::uint32_t valid = 0;
-  const std::size_t chunk = kLosses ? kChunk : stretch.count;
-  for (std::size_t begin = 0; begin < stretch.count; begin += chunk) {
-    if (kLosses) {
-      PrefetchChunk(scores + begin);
-      PrefetchChunk(targets + begin);
-    }
-    if (kLosses && kGradients) {
+  for (std::size_t begin = 0; begin < stretch.count; begin += kChunk) {
+    PrefetchChunk(scores + begin);
+    PrefetchChunk(targets + begin);
+    if (kGradients) {
       PrefetchChunk(grad + begin);
     }
     const std::size_t left = stretch.count - begin;
-    const std::size_t end = begin + (left < chunk ? left : chunk);
+    const std::size_t end = begin + (left < kChunk ? left : kChunk);
     for (std::size_t i = begin; i < end; ++i) {
       const T x = scores[i];
       const T t = targets[i];

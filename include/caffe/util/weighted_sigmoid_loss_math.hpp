@@ -107,7 +107,7 @@ WEIGHTED_SIGMOID_LOSS_HOST_DEVICE T Saturate(double value) {
 }
 
 /**
- * @brief exp(-a) for a >= 0, within 0.75 ulp; 0 where it is below 2^-126, that
+ * @brief exp(-a) for a >= 0, within 0.8 ulp; 0 where it is below 2^-126, that
  *        is a > 126 ln 2. NaN for NaN.
  */
 WEIGHTED_SIGMOID_LOSS_HOST_DEVICE float ExpNegative(float a) {
@@ -134,7 +134,7 @@ WEIGHTED_SIGMOID_LOSS_HOST_DEVICE float ExpNegative(float a) {
 }
 
 /**
- * @brief exp(-a) for a >= 0, within 0.75 ulp; 0 where it is below 2^-1022, that
+ * @brief exp(-a) for a >= 0, within 0.8 ulp; 0 where it is below 2^-1022, that
  *        is a > 1022 ln 2. NaN for NaN.
  */
 WEIGHTED_SIGMOID_LOSS_HOST_DEVICE double ExpNegative(double a) {
