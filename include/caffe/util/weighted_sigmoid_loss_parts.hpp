@@ -1,11 +1,6 @@
 #ifndef CAFFE_UTIL_WEIGHTED_SIGMOID_LOSS_PARTS_HPP_
 #define CAFFE_UTIL_WEIGHTED_SIGMOID_LOSS_PARTS_HPP_
 
-#ifdef _OPENMP
-#include <omp.h>
-#include <unistd.h>
-#endif
-
 #include <algorithm>
 #include <cmath>
 #include <cstddef>
@@ -41,26 +36,9 @@ class CompensatedSum {
   double error_;
 };
 
-/// How many threads are worth their start for an input of count elements.
-inline int Threads(std::size_t count) {
-#ifdef _OPENMP
-  const std::size_t kElements = 16384;  // for each thread
-  if (count < 2 * kElements) {
-    return 1;
-  }
-  // A forked process has none of its parent's threads, and GNU's OpenMP would
-  // wait for them.
-  static const pid_t first_process = getpid();
-  if (getpid() != first_process) {
-    return 1;
-  }
-  return static_cast<int>(std::min(
-      count / kElements, static_cast<std::size_t>(omp_get_max_threads())));
-#else
-  static_cast<void>(count);
-  return 1;
-#endif
-}
+/// How many threads are worth their start for an input of count elements, one
+/// in a forked process.
+int Threads(std::size_t count);
 
 /// Calls function(part) for each part, in any order.
 template <typename Function>

@@ -1,5 +1,10 @@
 #include "caffe/util/weighted_sigmoid_loss.hpp"
 
+#ifdef _OPENMP
+#include <omp.h>
+#include <unistd.h>
+#endif
+
 #include <algorithm>
 #include <limits>
 
@@ -18,6 +23,15 @@ namespace {
 // depends on the shapes alone.
 const std::size_t kParts = 256;
 const std::size_t kBlocksInPart = 8;  // at least, but for the last
+
+#ifdef _OPENMP
+// At least: threads that sleep take some 40 us to wake, two passes over these
+// 70 us.
+const std::size_t kElementsInThread = 65536;
+// Since the library was loaded: another one may have started OpenMP's threads
+// before the first call.
+const pid_t kFirstProcess = getpid();
+#endif
 
 /// Neighbouring elements that have the same index into some constants, or, if
 /// runs, as many indices as there are elements.
@@ -350,6 +364,20 @@ LossSums Sum(const Elements<T>& elements, double scale,
 }
 
 }  // namespace
+
+int Threads(std::size_t count) {
+#ifdef _OPENMP
+  // A forked process has none of its parent's threads, and GNU's OpenMP would
+  // wait for them.
+  if (count >= 2 * kElementsInThread && getpid() == kFirstProcess) {
+    return static_cast<int>(
+        std::min(count / kElementsInThread,
+                 static_cast<std::size_t>(omp_get_max_threads())));
+  }
+#endif
+  static_cast<void>(count);
+  return 1;
+}
 
 template <typename T>
 LossSums Loss(const Elements<T>& elements, double scale) {
