@@ -7,7 +7,8 @@ build/VARIANT/cmake, and what is built is installed. build/VARIANT/install is at
 whole installation or absent. What the compiler prints goes to build/VARIANT/build.log.
 
 The variant sanitize is Caffe and our C++ tests under AddressSanitizer and
-UndefinedBehaviorSanitizer; it is not installed.
+UndefinedBehaviorSanitizer; it is not installed. The variant gpu is CUDA's as it is carried to a
+machine with a GPU, with little of what such a machine lacks (scripts/gpu_bundle.py).
 """
 
 import argparse
@@ -30,7 +31,7 @@ PATH = "/usr/sbin:/usr/bin:/sbin:/bin"
 FOREIGN = re.compile(r"PYTHON|CONDA|CMAKE_PREFIX_PATH|LD_LIBRARY_PATH|LIBRARY_PATH|C.*INCLUDE_PATH")
 GIB = 1 << 30
 # Measured: what a build from nothing takes, tests and installation included, and some room.
-DISK_NEEDED = {"cpu": GIB / 2, "cuda": 3 * GIB, "sanitize": GIB / 2}
+DISK_NEEDED = {"cpu": GIB / 2, "cuda": 3 * GIB, "gpu": 2 * GIB, "sanitize": GIB / 2}
 # The largest of Caffe's source files takes about this much to compile.
 MEMORY_A_JOB = 1.5 * GIB
 # Whatever they find ends the program. The assertions are libstdc++'s, of indices and the like.
@@ -61,21 +62,39 @@ def cuda_arguments():
     return cmake_arguments()
 
 
+def gpu_arguments():
+    return [*cuda_arguments(), *only_what_tests_use(), only_tests("*_loss*")]
+
+
 def sanitize_arguments():
-    """All of libcaffe, but for what our tests do not use; a build type of its own has no -O3."""
-    tests = sorted((ROOT / "src" / "caffe" / "test").glob("test_*.cpp"))
+    """A build type of its own has no -O3."""
     return [
         *cpu_arguments(),
         "-DCMAKE_BUILD_TYPE=Sanitize",
         f"-DCMAKE_CXX_FLAGS_SANITIZE={' '.join(['-O1', '-g1', *SANITIZERS])}",
-        *(f"-D{name}=OFF" for name in ("BUILD_python", "USE_OPENCV", "USE_LEVELDB", "USE_LMDB")),
-        f"-DBUILD_only_tests={','.join(path.stem[len('test_') :] for path in tests)}",
+        *only_what_tests_use(),
+        only_tests(),
     ]
+
+
+def only_what_tests_use():
+    """All of libcaffe, but for what our tests do not use."""
+    return [f"-D{name}=OFF" for name in ("BUILD_python", "USE_OPENCV", "USE_LEVELDB", "USE_LMDB")]
+
+
+def only_tests(upstream=None):
+    """Our C++ tests, and those of upstream's whose files match a pattern."""
+    tests = set((ROOT / "src" / "caffe" / "test").glob("test_*.cpp"))
+    if upstream:
+        tests |= set((SOURCE / "src" / "caffe" / "test").glob(f"test_{upstream}.cpp"))
+    names = sorted({path.stem[len("test_") :] for path in tests})
+    return f"-DBUILD_only_tests={','.join(names)}"
 
 
 CMAKE_ARGUMENTS = {
     "cpu": cpu_arguments,
     "cuda": cuda_arguments,
+    "gpu": gpu_arguments,
     "sanitize": sanitize_arguments,
 }
 

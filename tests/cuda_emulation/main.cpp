@@ -13,6 +13,8 @@
 #include <string>
 #include <vector>
 
+#include "caffe/test/weighted_sigmoid_loss_cases.hpp"
+
 namespace caffe {
 
 namespace weighted_sigmoid_loss {
@@ -69,96 +71,24 @@ class Buffer {
   T* data_;
 };
 
-/// Shapes (outer, channels, inner) and what an input has.
-struct Case {
-  std::size_t outer, channels, inner;
-  bool by_channel;
-  char balance;  // ' ', b(atch), i(nstance), c(hannel)
-  char weight;   // ' ', f(ull), o(uter), p(ixel), c(hannel), r(ow's five)
-  bool has_ignore_label;
-  // Of scores, targets, gradients and element weights.
-  unsigned offset[4];
-
-  std::string Name() const {
-    char text[200];
-    std::snprintf(text, sizeof(text),
-                  "%zu x %zu x %zu, by channel %d, balance '%c', weight '%c', "
-                  "ignore %d, offsets %u %u %u %u",
-                  outer, channels, inner, by_channel, balance, weight,
-                  has_ignore_label, offset[0], offset[1], offset[2], offset[3]);
-    return text;
-  }
-};
-
-template <typename T>
-void AddAxis(std::size_t size, std::size_t stride, ElementWeights<T>* weights) {
-  weights->size[weights->axes] = size;
-  weights->stride[weights->axes++] = stride;
-}
-
-template <typename T>
-ElementWeights<T> MakeWeights(const Case& c, const T* data) {
-  ElementWeights<T> made;
-  made.data = data;
-  switch (c.weight) {
-    case 'f':
-      AddAxis(c.outer * c.channels * c.inner, 1, &made);
-      break;
-    case 'o':
-      AddAxis(c.outer, 1, &made);
-      AddAxis(c.channels * c.inner, 0, &made);
-      break;
-    case 'p':
-      AddAxis(c.outer, c.inner, &made);
-      AddAxis(c.channels, 0, &made);
-      AddAxis(c.inner, 1, &made);
-      break;
-    case 'c':
-      AddAxis(c.outer, 0, &made);
-      AddAxis(c.channels, 1, &made);
-      AddAxis(c.inner, 0, &made);
-      break;
-    case 'r':
-      AddAxis(c.outer, 0, &made);
-      AddAxis(c.channels, 5, &made);
-      AddAxis(c.inner / 5, 0, &made);
-      AddAxis(5, 1, &made);
-      break;
-    default:
-      made.data = NULL;
-  }
-  return made;
-}
-
 template <typename T>
 class Run {
  public:
   explicit Run(const Case& c)
       : case_(c),
-        count_(c.outer * c.channels * c.inner),
+        count_(c.count()),
+        values_(c),
         scores_(count_, c.offset[0]),
         targets_(count_, c.offset[1]),
         grad_(count_, c.offset[2]),
         weight_(count_, c.offset[3]),
-        cls_weight_(c.by_channel ? c.channels : 1),
-        neg_weight_(cls_weight_.size()),
         workspace_(kGpuWorkspace),
-        random_(count_) {
-    Fill();
-    elements_.count = count_;
-    elements_.scores = scores_.data();
-    elements_.targets = targets_.data();
-    elements_.channel =
-        c.by_channel ? Axis(c.channels, c.inner) : Axis(1, count_);
-    elements_.cls_weight = cls_weight_.data();
-    elements_.neg_weight = neg_weight_.data();
-    elements_.scope = c.balance == 'b'   ? Axis(1, count_)
-                      : c.balance == 'i' ? Axis(c.outer, c.channels * c.inner)
-                                         : Axis(c.channels, c.inner);
-    elements_.balance = NULL;
-    elements_.weight = MakeWeights(c, weight_.data());
-    elements_.has_ignore_label = c.has_ignore_label;
-    elements_.ignore_label = T(-1);
+        elements_(MakeElements(c, scores_.data(), targets_.data(),
+                               weight_.data(), values_.cls_weight.data(),
+                               values_.neg_weight.data())) {
+    std::copy(values_.scores.begin(), values_.scores.end(), scores_.data());
+    std::copy(values_.targets.begin(), values_.targets.end(), targets_.data());
+    std::copy(values_.weight.begin(), values_.weight.end(), weight_.data());
   }
 
   void Check() {
@@ -173,29 +103,6 @@ class Run {
   }
 
  private:
-  void Fill() {
-    std::normal_distribution<double> score(0, 5);
-    std::uniform_real_distribution<double> unit;
-    for (std::size_t i = 0; i < count_; ++i) {
-      scores_.data()[i] = score(random_);
-      const double kind = unit(random_);
-      targets_.data()[i] = kind < 0.1   ? -1
-                           : kind < 0.7 ? 0
-                           : kind < 0.9 ? 1
-                                        : unit(random_);
-      if (kind > 0.998) {
-        targets_.data()[i] = kind > 0.999 ? -0. : 255;
-      }
-    }
-    for (std::size_t i = 0; i < count_; ++i) {
-      weight_.data()[i] = i % 97 == 5 ? -2 : 3 * unit(random_);
-    }
-    for (std::size_t c = 0; c < cls_weight_.size(); ++c) {
-      cls_weight_[c] = 100 * unit(random_);
-      neg_weight_[c] = unit(random_);
-    }
-  }
-
   void CheckBalance() {
     std::vector<double> expected(2 * elements_.scope.size);
     Balance(elements_, expected.data());
@@ -241,47 +148,22 @@ class Run {
     return std::memcmp(grad_.data(), expected.data(), count_ * sizeof(T)) == 0;
   }
 
-  /// Bad targets and weights make terms negative, which takes some digits.
-  static bool IsNear(double a, double b) {
-    return std::abs(a - b) <= 1e-12 * std::abs(b);
-  }
-
   const Case case_;
   const std::size_t count_;
+  const CaseValues<T> values_;
   Buffer<T> scores_, targets_, grad_, weight_;
-  std::vector<double> cls_weight_, neg_weight_, balance_;
+  std::vector<double> balance_;
   std::vector<char> workspace_;
-  std::mt19937 random_;
   Elements<T> elements_;
 };
 
 template <typename T>
 int CheckKernels() {
-  const std::size_t kShapes[][3] = {
-      {1, 1, 1},    {3, 1, 1},    {1, 5, 1},    {7, 3, 5},     {64, 35, 1},
-      {5, 4, 40},   {3, 21, 25},  {2, 2, 5000}, {100, 12, 10}, {1, 1, 40001},
-      {2, 8200, 1}, {33, 300, 1}, {50, 5, 1}};
-  const unsigned kOffsets[][4] = {{0, 0, 0, 0}, {1, 1, 1, 1}, {1, 1, 0, 0},
-                                  {3, 3, 3, 2}, {2, 2, 2, 2}, {0, 1, 0, 0}};
-  int cases = 0;
-  for (const auto& shape : kShapes) {
-    for (const char balance : {' ', 'b', 'i', 'c'}) {
-      for (const char weight : {' ', 'f', 'o', 'p', 'c', 'r'}) {
-        if (weight == 'r' && shape[2] % 5 != 0) {
-          continue;
-        }
-        const auto& offsets = kOffsets[cases % 6];
-        Case c = {shape[0], shape[1], shape[2],      cases % 3 != 0,
-                  balance,  weight,   cases % 5 < 3, {}};
-        for (int k = 0; k < 4; ++k) {
-          c.offset[k] = offsets[k] % (16 / sizeof(T));
-        }
-        Run<T>(c).Check();
-        ++cases;
-      }
-    }
+  const std::vector<Case> cases = Cases<T>();
+  for (const Case& c : cases) {
+    Run<T>(c).Check();
   }
-  return cases;
+  return cases.size();
 }
 
 /// An empty batch of three channels.

@@ -1,0 +1,184 @@
+#ifndef CAFFE_TEST_WEIGHTED_SIGMOID_LOSS_CASES_HPP_
+#define CAFFE_TEST_WEIGHTED_SIGMOID_LOSS_CASES_HPP_
+
+#include <cmath>
+#include <cstdio>
+#include <random>
+#include <string>
+#include <vector>
+
+#include "caffe/util/weighted_sigmoid_loss.hpp"
+
+/**
+ * @file
+ * Inputs of all kinds for the CUDA kernel, which is compared with the CPU's:
+ * emulated by tests/cuda_emulation, on a GPU by the tests of Caffe.
+ */
+
+namespace caffe {
+
+namespace weighted_sigmoid_loss {
+
+/// Shapes (outer, channels, inner) and what an input has.
+struct Case {
+  std::size_t outer, channels, inner;
+  bool by_channel;
+  char balance;  // ' ', b(atch), i(nstance), c(hannel)
+  char weight;   // ' ', f(ull), o(uter), p(ixel), c(hannel), r(ow's five)
+  bool has_ignore_label;
+  // How far scores, targets, gradients and element weights are from a multiple
+  // of 16 bytes, in values.
+  unsigned offset[4];
+
+  std::size_t count() const { return outer * channels * inner; }
+
+  std::string Name() const {
+    char text[200];
+    std::snprintf(text, sizeof(text),
+                  "%zu x %zu x %zu, by channel %d, balance '%c', weight '%c', "
+                  "ignore %d, offsets %u %u %u %u",
+                  outer, channels, inner, by_channel, balance, weight,
+                  has_ignore_label, offset[0], offset[1], offset[2], offset[3]);
+    return text;
+  }
+};
+
+/// Small ones, each shape with each balance and each kind of element weights.
+template <typename T>
+std::vector<Case> Cases() {
+  const std::size_t kShapes[][3] = {
+      {1, 1, 1},    {3, 1, 1},    {1, 5, 1},    {7, 3, 5},     {64, 35, 1},
+      {5, 4, 40},   {3, 21, 25},  {2, 2, 5000}, {100, 12, 10}, {1, 1, 40001},
+      {2, 8200, 1}, {33, 300, 1}, {50, 5, 1}};
+  const unsigned kOffsets[][4] = {{0, 0, 0, 0}, {1, 1, 1, 1}, {1, 1, 0, 0},
+                                  {3, 3, 3, 2}, {2, 2, 2, 2}, {0, 1, 0, 0}};
+  std::vector<Case> cases;
+  for (const auto& shape : kShapes) {
+    for (const char balance : {' ', 'b', 'i', 'c'}) {
+      for (const char weight : {' ', 'f', 'o', 'p', 'c', 'r'}) {
+        if (weight == 'r' && shape[2] % 5 != 0) {
+          continue;
+        }
+        const std::size_t n = cases.size();
+        Case c = {shape[0], shape[1], shape[2],  n % 3 != 0,
+                  balance,  weight,   n % 5 < 3, {}};
+        for (int k = 0; k < 4; ++k) {
+          c.offset[k] = kOffsets[n % 6][k] % (16 / sizeof(T));
+        }
+        cases.push_back(c);
+      }
+    }
+  }
+  return cases;
+}
+
+template <typename T>
+void AddAxis(std::size_t size, std::size_t stride, ElementWeights<T>* weights) {
+  weights->size[weights->axes] = size;
+  weights->stride[weights->axes++] = stride;
+}
+
+template <typename T>
+ElementWeights<T> MakeWeights(const Case& c, const T* data) {
+  ElementWeights<T> made;
+  made.data = data;
+  switch (c.weight) {
+    case 'f':
+      AddAxis(c.count(), 1, &made);
+      break;
+    case 'o':
+      AddAxis(c.outer, 1, &made);
+      AddAxis(c.channels * c.inner, 0, &made);
+      break;
+    case 'p':
+      AddAxis(c.outer, c.inner, &made);
+      AddAxis(c.channels, 0, &made);
+      AddAxis(c.inner, 1, &made);
+      break;
+    case 'c':
+      AddAxis(c.outer, 0, &made);
+      AddAxis(c.channels, 1, &made);
+      AddAxis(c.inner, 0, &made);
+      break;
+    case 'r':
+      AddAxis(c.outer, 0, &made);
+      AddAxis(c.channels, 5, &made);
+      AddAxis(c.inner / 5, 0, &made);
+      AddAxis(5, 1, &made);
+      break;
+    default:
+      made.data = NULL;
+  }
+  return made;
+}
+
+/// The values of a case: hard and soft targets, some of them ignored, -0 or out
+/// of range; some element weights negative.
+template <typename T>
+struct CaseValues {
+  explicit CaseValues(const Case& c)
+      : scores(c.count()),
+        targets(c.count()),
+        weight(c.count()),
+        cls_weight(c.by_channel ? c.channels : 1),
+        neg_weight(cls_weight.size()) {
+    std::mt19937 random(c.count());
+    std::normal_distribution<double> score(0, 5);
+    std::uniform_real_distribution<double> unit;
+    for (std::size_t i = 0; i < c.count(); ++i) {
+      scores[i] = score(random);
+      const double kind = unit(random);
+      targets[i] = kind < 0.1   ? -1
+                   : kind < 0.7 ? 0
+                   : kind < 0.9 ? 1
+                                : unit(random);
+      if (kind > 0.998) {
+        targets[i] = kind > 0.999 ? -0. : 255;
+      }
+    }
+    for (std::size_t i = 0; i < c.count(); ++i) {
+      weight[i] = i % 97 == 5 ? -2 : 3 * unit(random);
+    }
+    for (std::size_t k = 0; k < cls_weight.size(); ++k) {
+      cls_weight[k] = 100 * unit(random);
+      neg_weight[k] = unit(random);
+    }
+  }
+
+  std::vector<T> scores, targets, weight;
+  std::vector<double> cls_weight, neg_weight;
+};
+
+/// The input of a case whose values lie at these addresses; no balance yet.
+template <typename T>
+Elements<T> MakeElements(const Case& c, const T* scores, const T* targets,
+                         const T* weight, const double* cls_weight,
+                         const double* neg_weight) {
+  Elements<T> elements;
+  elements.count = c.count();
+  elements.scores = scores;
+  elements.targets = targets;
+  elements.channel = c.by_channel ? Axis(c.channels, c.inner) : Axis();
+  elements.cls_weight = cls_weight;
+  elements.neg_weight = neg_weight;
+  elements.scope = c.balance == 'i'   ? Axis(c.outer, c.channels * c.inner)
+                   : c.balance == 'c' ? Axis(c.channels, c.inner)
+                                      : Axis(1, c.count());
+  elements.balance = NULL;
+  elements.weight = MakeWeights(c, weight);
+  elements.has_ignore_label = c.has_ignore_label;
+  elements.ignore_label = T(-1);
+  return elements;
+}
+
+/// Whether sums are equal but for rounding. Targets and weights that are out of
+/// range make terms negative, which takes some digits.
+inline bool IsNear(double a, double b) {
+  return std::abs(a - b) <= 1e-12 * std::abs(b);
+}
+
+}  // namespace weighted_sigmoid_loss
+
+}  // namespace caffe
+
+#endif  // CAFFE_TEST_WEIGHTED_SIGMOID_LOSS_CASES_HPP_

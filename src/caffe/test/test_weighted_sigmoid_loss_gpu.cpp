@@ -1,0 +1,254 @@
+#ifndef CPU_ONLY
+
+#include <algorithm>
+#include <cstdio>
+#include <cstring>
+#include <string>
+#include <vector>
+
+#include "boost/scoped_ptr.hpp"
+#include "gtest/gtest.h"
+
+#include "caffe/common.hpp"
+#include "caffe/syncedmem.hpp"
+#include "caffe/test/weighted_sigmoid_loss_cases.hpp"
+#include "caffe/util/weighted_sigmoid_loss.hpp"
+#include "caffe/util/weighted_sigmoid_loss_loops.hpp"
+
+// The CUDA kernel against the CPU's: gradients and counts have the same bits,
+// whatever the shape, the features in use, and how pointers are aligned; sums
+// are the same but for rounding, and bit for bit from call to call.
+
+namespace caffe {
+
+namespace weighted_sigmoid_loss {
+
+namespace {
+
+const int kUntouched = 99;
+// Before and after a buffer's values; a multiple of 16 bytes.
+const std::size_t kMargin = 16;
+
+/// Values on the device that begin `offset` values beyond a multiple of 16
+/// bytes, with others around them.
+template <typename T>
+class Buffer {
+ public:
+  Buffer(std::size_t count, unsigned offset)
+      : count_(count),
+        begin_(kMargin + offset),
+        size_(begin_ + count + kMargin),
+        memory_(size_ * sizeof(T)) {
+    std::fill_n(all(), size_, T(kUntouched));
+  }
+  explicit Buffer(const std::vector<T>& values, unsigned offset = 0)
+      : Buffer(values.size(), offset) {
+    Set(values);
+  }
+
+  void Set(const std::vector<T>& values) {
+    std::copy(values.begin(), values.end(), all() + begin_);
+  }
+  T* on_device() {
+    return static_cast<T*>(memory_.mutable_gpu_data()) + begin_;
+  }
+  std::vector<T> Get() { return std::vector<T>(all() + begin_, all() + end()); }
+
+  bool IsRestUntouched() {
+    const T* values = all();
+    return std::count(values, values + begin_, T(kUntouched)) == begin_ &&
+           std::count(values + end(), values + size_, T(kUntouched)) == kMargin;
+  }
+
+ private:
+  T* all() { return static_cast<T*>(memory_.mutable_cpu_data()); }
+  std::size_t end() const { return begin_ + count_; }
+
+  const std::size_t count_, begin_, size_;
+  SyncedMemory memory_;
+};
+
+template <typename T>
+bool HasSameBits(const std::vector<T>& a, const std::vector<T>& b) {
+  return a.size() == b.size() &&
+         std::memcmp(a.data(), b.data(), a.size() * sizeof(T)) == 0;
+}
+
+void ExpectSameBits(const LossSums& expected, const LossSums& got) {
+  EXPECT_EQ(0, std::memcmp(&expected, &got, sizeof(got)))
+      << expected.loss << ' ' << got.loss;
+}
+
+/// Whether the CPU kernel has a fused multiply-add, as CUDA has: without one an
+/// element has other bits.
+bool IsFused() {
+#ifdef WEIGHTED_SIGMOID_LOSS_FMA
+  return true;
+#else
+  return std::string(BestLoops<float>().name) != "baseline";
+#endif
+}
+
+}  // namespace
+
+template <typename T>
+class WeightedSigmoidLossGPUTest : public ::testing::Test {
+ protected:
+  WeightedSigmoidLossGPUTest() : workspace_(kGpuWorkspace) {
+    Caffe::set_mode(Caffe::GPU);
+  }
+
+  void SetUp() override {
+    if (!IsFused()) {
+      std::printf("no fused multiply-add on this CPU: no bits are compared\n");
+    }
+  }
+
+  /// All that the kernel computes of a case, on the device and on the CPU.
+  void Check(const Case& c) {
+    SCOPED_TRACE(c.Name());
+    const CaseValues<T> values(c);
+    Elements<T> here = MakeElements(
+        c, values.scores.data(), values.targets.data(), values.weight.data(),
+        values.cls_weight.data(), values.neg_weight.data());
+    Buffer<T> scores(values.scores, c.offset[0]);
+    Buffer<T> targets(values.targets, c.offset[1]);
+    Buffer<T> weight(values.weight, c.offset[3]);
+    Buffer<double> cls_weight(values.cls_weight), neg_weight(values.neg_weight);
+    Elements<T> there = MakeElements(c, scores.on_device(), targets.on_device(),
+                                     weight.on_device(), cls_weight.on_device(),
+                                     neg_weight.on_device());
+
+    std::vector<double> balance(2 * here.scope.size);
+    Buffer<double> device_balance(balance.size(), 0);
+    if (c.balance != ' ') {
+      Balance(here, balance.data());
+      ASSERT_EQ(0, BalanceGpu(there, workspace(), device_balance.on_device()));
+      const std::vector<double> got = device_balance.Get();
+      for (std::size_t k = 0; k < got.size(); ++k) {
+        EXPECT_TRUE(IsNear(got[k], balance[k])) << got[k] << ' ' << balance[k];
+      }
+      EXPECT_TRUE(device_balance.IsRestUntouched());
+      // What is rounded otherwise in a factor is not in the gradients' bits.
+      device_balance.Set(balance);
+      here.balance = balance.data();
+      there.balance = device_balance.on_device();
+    }
+    for (const double scale : {1., 1. / 512}) {
+      CheckPasses(here, there, scale, c.offset[2]);
+    }
+  }
+
+  void CheckPasses(const Elements<T>& here, const Elements<T>& there,
+                   double scale, unsigned offset) {
+    const LossSums loss = Loss(here, scale);
+    LossSums got;
+    ASSERT_EQ(0, LossGpu(there, scale, workspace(), &got));
+    EXPECT_TRUE(IsNear(got.loss, loss.loss)) << got.loss << ' ' << loss.loss;
+    EXPECT_EQ(loss.valid, got.valid);
+    EXPECT_EQ(loss.bad_targets, got.bad_targets);
+    EXPECT_EQ(loss.bad_weights, got.bad_weights);
+
+    Buffer<T> grad(here.count, offset), one_pass_grad(here.count, offset);
+    ASSERT_EQ(0, GradientGpu(there, scale, grad.on_device()));
+    LossSums one_pass;
+    ASSERT_EQ(0, LossAndGradientGpu(there, scale, workspace(), &one_pass,
+                                    one_pass_grad.on_device()));
+    ExpectSameBits(got, one_pass);
+    EXPECT_TRUE(HasSameBits(grad.Get(), one_pass_grad.Get()));
+    EXPECT_TRUE(grad.IsRestUntouched());
+    EXPECT_TRUE(one_pass_grad.IsRestUntouched());
+    if (IsFused()) {
+      std::vector<T> expected(here.count);
+      Gradient(here, scale, expected.data());
+      EXPECT_TRUE(HasSameBits(expected, grad.Get()));
+    }
+    CheckRepeated(there, scale, got, grad.Get());
+  }
+
+  /// Once more, with the gradients in place of the scores: the same bits.
+  void CheckRepeated(Elements<T> there, double scale, const LossSums& expected,
+                     const std::vector<T>& gradients) {
+    LossSums got;
+    ASSERT_EQ(0, LossGpu(there, scale, workspace(), &got));
+    ExpectSameBits(expected, got);
+    std::vector<T> scores(there.count);
+    CUDA_CHECK(cudaMemcpy(scores.data(), there.scores, there.count * sizeof(T),
+                          cudaMemcpyDeviceToHost));
+    const std::size_t values = 16 / sizeof(T);
+    const unsigned place =
+        reinterpret_cast<std::uintptr_t>(there.scores) / sizeof(T) % values;
+    Buffer<T> both(scores, place);
+    there.scores = both.on_device();
+    ASSERT_EQ(0, LossAndGradientGpu(there, scale, workspace(), &got,
+                                    both.on_device()));
+    ExpectSameBits(expected, got);
+    EXPECT_TRUE(HasSameBits(gradients, both.Get()));
+  }
+
+  void* workspace() { return workspace_.mutable_gpu_data(); }
+
+ private:
+  SyncedMemory workspace_;
+};
+
+typedef ::testing::Types<float, double> FloatAndDouble;
+TYPED_TEST_CASE(WeightedSigmoidLossGPUTest, FloatAndDouble);
+
+TYPED_TEST(WeightedSigmoidLossGPUTest, TestCases) {
+  for (const Case& c : Cases<TypeParam>()) {
+    this->Check(c);
+    ASSERT_FALSE(this->HasFailure()) << c.Name();
+  }
+}
+
+/// Every offset of every array, and every length of what is left over.
+TYPED_TEST(WeightedSigmoidLossGPUTest, TestOffsets) {
+  const unsigned kOffsets = 16 / sizeof(TypeParam);
+  for (unsigned k = 0; k < kOffsets * kOffsets * kOffsets; ++k) {
+    for (std::size_t count = 1; count <= 2 * kOffsets + 1; ++count) {
+      const Case c = {1,
+                      1,
+                      count + 64 * (k % 2),
+                      false,
+                      ' ',
+                      k % 3 ? 'f' : ' ',
+                      k % 5 != 0,
+                      {k % kOffsets, k / kOffsets % kOffsets,
+                       k / kOffsets / kOffsets, (k + 1) % kOffsets}};
+      this->Check(c);
+      ASSERT_FALSE(this->HasFailure()) << c.Name();
+    }
+  }
+}
+
+/// More elements than the grid has threads, so that threads take several
+/// vectors; with constants that come again, and that do not.
+TYPED_TEST(WeightedSigmoidLossGPUTest, TestLarge) {
+  const Case kCases[] = {{1, 1, 9000001, false, ' ', ' ', true, {}},
+                         {250000, 35, 1, true, 'c', ' ', true, {1, 1, 1, 1}},
+                         {16, 64, 4097, true, 'i', 'p', true, {}},
+                         {3, 7, 200003, true, 'b', 'f', false, {1, 0, 1, 0}}};
+  for (const Case& c : kCases) {
+    this->Check(c);
+  }
+}
+
+TYPED_TEST(WeightedSigmoidLossGPUTest, TestNoElements) {
+  Elements<TypeParam> elements = Elements<TypeParam>();
+  elements.channel = elements.scope = Axis(3, 1);
+  LossSums sums;
+  EXPECT_EQ(0, LossGpu(elements, 1, this->workspace(), &sums));
+  EXPECT_EQ(0, sums.loss);
+  EXPECT_EQ(0, sums.valid);
+  EXPECT_EQ(0, GradientGpu<TypeParam>(elements, 1, NULL));
+  Buffer<double> balance(6, 0);
+  EXPECT_EQ(0, BalanceGpu(elements, this->workspace(), balance.on_device()));
+  EXPECT_EQ(std::vector<double>(6), balance.Get());
+}
+
+}  // namespace weighted_sigmoid_loss
+
+}  // namespace caffe
+
+#endif  // !CPU_ONLY
