@@ -1,57 +1,22 @@
 // The contestants in C++, for Python's ctypes: Caffe's layers as Caffe calls
-// them, the bare kernel, and the floor. All work on Caffe's blobs, so that
-// their arrays are allocated alike. Links with libcaffe as any user of it does.
+// them, the bare kernel, and the floor. Links with libcaffe as any user of it
+// does.
 
 #include <google/protobuf/text_format.h>
 
 #include <chrono>
-#include <memory>
 #include <string>
 #include <vector>
 
-#include "caffe/blob.hpp"
-#include "caffe/layer.hpp"
-#include "caffe/layer_factory.hpp"
 #include "caffe/proto/caffe.pb.h"
 #include "caffe/util/weighted_sigmoid_loss.hpp"
 #include "caffe/util/weighted_sigmoid_loss_loops.hpp"
 #include "floor.hpp"
+#include "steps.hpp"
 
 namespace {
 
 namespace kernel = caffe::weighted_sigmoid_loss;
-using caffe::Blob;
-
-/// Loss and gradient, forward and backward, on arrays of its own.
-class Step {
- public:
-  virtual ~Step() {}
-  virtual void Run() = 0;
-  virtual double loss() const = 0;
-  /// The scores, targets or element weights, to be filled, or the gradient.
-  virtual void* array(const std::string& name) = 0;
-};
-
-template <typename T>
-class StepOnBlobs : public Step {
- public:
-  StepOnBlobs(const std::vector<int>& shape,
-              const std::vector<int>& weight_shape)
-      : scores_(shape), targets_(shape), weight_(weight_shape) {}
-
-  void* array(const std::string& name) override {
-    if (name == "gradient") {
-      return scores_.mutable_cpu_diff();
-    }
-    if (name == "weight") {
-      return weight_.mutable_cpu_data();
-    }
-    return (name == "scores" ? scores_ : targets_).mutable_cpu_data();
-  }
-
- protected:
-  Blob<T> scores_, targets_, weight_;
-};
 
 template <typename T>
 class FloorStep : public StepOnBlobs<T> {
@@ -62,35 +27,6 @@ class FloorStep : public StepOnBlobs<T> {
           this->scores_.count(), this->scores_.mutable_cpu_diff());
   }
   double loss() const override { return 0; }
-};
-
-template <typename T>
-class LayerStep : public StepOnBlobs<T> {
- public:
-  LayerStep(const caffe::LayerParameter& param, const std::vector<int>& shape,
-            const std::vector<int>& weight_shape)
-      : StepOnBlobs<T>(shape, weight_shape),
-        layer_(caffe::LayerRegistry<T>::CreateLayer(param)),
-        bottom_{&this->scores_, &this->targets_},
-        top_{&top_blob_},
-        propagate_down_{true, false} {
-    if (!weight_shape.empty()) {
-      bottom_.push_back(&this->weight_);
-      propagate_down_.push_back(false);
-    }
-    layer_->SetUp(bottom_, top_);
-  }
-  void Run() override {
-    layer_->Forward(bottom_, top_);
-    layer_->Backward(top_, propagate_down_, bottom_);
-  }
-  double loss() const override { return top_blob_.cpu_data()[0]; }
-
- private:
-  Blob<T> top_blob_;
-  const boost::shared_ptr<caffe::Layer<T>> layer_;
-  std::vector<Blob<T>*> bottom_, top_;
-  std::vector<bool> propagate_down_;
 };
 
 /// The kernel with one weight for all positives, as a program without Caffe

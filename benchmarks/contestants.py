@@ -69,10 +69,10 @@ NATIVE = {  # kind: the adapter's way, and the layer
 
 
 class Native:
-    """The floor, and Caffe's layers and our kernel on the CPU, through the C++ adapter."""
+    """What the C++ adapter computes: the floor, Caffe's layers, our kernel."""
 
-    def __init__(self, kind):
-        self.way, self.layer = NATIVE[kind]
+    def __init__(self, way, layer):
+        self.way, self.layer = way, layer
         self.adapter = Adapter(Path(os.environ["BENCH_ADAPTER"]))
 
     def describe(self):
@@ -143,11 +143,13 @@ class Torch(InPython):
         best = self.torch.backends.cpu.get_cpu_capability()
         return {"versions": f"PyTorch {self.torch.__version__} ({best})"}
 
+    def tensor(self, array):
+        return self.torch.from_numpy(array)
+
     def prepare(self, problem):
         scores, targets, _ = problem.arrays()
-        self.scores = self.torch.from_numpy(scores)
-        self.targets = self.torch.from_numpy(targets)
-        self.pos_weight = self.torch.tensor(CLS_WEIGHT, dtype=self.scores.dtype)
+        self.scores, self.targets = self.tensor(scores), self.tensor(targets)
+        self.pos_weight = self.tensor(np.array(CLS_WEIGHT, scores.dtype))
         self.set_up()
 
     def set_up(self):
@@ -208,4 +210,9 @@ IN_PYTHON = {"article": Article, "torch": Torch, "torch-compile": TorchCompile, 
 
 
 def implementation(kind):
-    return IN_PYTHON[kind]() if kind in IN_PYTHON else Native(kind)
+    """What computes that kind of contestant, in its worker's process."""
+    if kind.startswith("gpu-"):
+        import gpu_contestants
+
+        return gpu_contestants.implementation(kind)
+    return IN_PYTHON[kind]() if kind in IN_PYTHON else Native(*NATIVE[kind])

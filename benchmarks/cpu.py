@@ -8,7 +8,6 @@ and report.txt and report.png, which --plot makes again of a report.json.
 """
 
 import argparse
-import json
 import sys
 from pathlib import Path
 
@@ -18,6 +17,7 @@ try:
     from bench import Bench
     from chart import draw
     from contestants import OTHERS
+    from report_file import read_json, write_json
     from shown import Shown
     from tables import ATTRIBUTES, text
 except ImportError as error:
@@ -52,26 +52,6 @@ def parse_arguments(argv):
         parser.error("--sizes are at least 1")
     args.sizes = sorted(set(args.sizes or (QUICK_SIZES if args.quick else SIZES)))
     return args
-
-
-def write_json(path, report):
-    """A row of a list is a line, so that a report can be read and compared."""
-    parts = []
-    for key, value in report.items():
-        written = json.dumps(value)
-        if isinstance(value, list) and value:
-            written = "[\n" + ",\n".join(f"  {json.dumps(row)}" for row in value) + "\n ]"
-        parts.append(f" {json.dumps(key)}: {written}")
-    partial = path.with_name(path.name + ".partial")
-    partial.write_text("{\n" + ",\n".join(parts) + "\n}\n", encoding="utf-8")
-    partial.replace(path)
-
-
-def read_json(path):
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise BenchError(f"{path} is no report: {error}", status=2) from None
 
 
 def show(report, folder):

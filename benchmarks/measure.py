@@ -69,16 +69,23 @@ def warm_up(worker):
     return max(1, round(calls * TURN_SECONDS / seconds))
 
 
-def measure(workers, problems, turns, on_turn):
-    """Time all on their problems; a row for each. on_turn is called after each turn of all."""
+def one_call(_calls):
+    """What the one before left in the caches is not to count."""
+    return 1
+
+
+def measure(workers, problems, turns, on_turn, lead=one_call):
+    """Time all on their problems; a row for each. on_turn is called after each turn of all.
+
+    lead: how many steps, of those in a turn, come before the timed ones.
+    """
     ask_all(workers, "prepare", messages(problems))
     calls = {name: warm_up(worker) for name, worker in workers.items()}
     on_turn()
     seconds = {name: [] for name in workers}
     for _ in range(turns):
         for name, worker in workers.items():
-            # What the one before left in the caches is not to count.
-            worker.run(1)
+            worker.run(lead(calls[name]))
             seconds[name].append(worker.run(calls[name]) / calls[name])
         on_turn()
     ask_all(workers, "release", {})

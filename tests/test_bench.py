@@ -198,10 +198,11 @@ def test_contestants_take_turns_after_two_warm_ups():
     seconds = {"A": 1.0, "B": measure.TURN_SECONDS / 4, "C": 1e-6}
     workers = {name: StandIn(name, time, runs) for name, time in seconds.items()}
     rows = measure.measure(workers, {}, 9, lambda: turns.append(len(runs)))
-    warm = len(runs) - 9 * 3
+    warm = len(runs) - 9 * 6
     assert runs[:2] == ["A", "A"] and runs[2:4] == ["B", "B"]
-    assert runs[warm:] == ["A", "B", "C"] * 9
-    assert turns == [warm + 3 * k for k in range(10)]
+    # Each is run once, and then timed.
+    assert runs[warm:] == ["A", "A", "B", "B", "C", "C"] * 9
+    assert turns == [warm + 6 * k for k in range(10)]
     assert [row["calls"] for row in rows] == [1, 4, round(measure.TURN_SECONDS / 1e-6)]
     assert [row["median"] for row in rows] == pytest.approx(list(seconds.values()))
     assert all(len(row["seconds"]) == 9 for row in rows)
