@@ -20,7 +20,7 @@ PACKAGES = $(PYTHON) scripts/install_packages.py
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help demo edges runtest bench exhaustive arm64 patch cuda cuda-check sanitize lint clean
+.PHONY: help demo edges runtest bench exhaustive arm64 patch cuda cuda-check gpu-bundle sanitize lint clean
 
 help: ## this list
 	@echo "Caffe with the layer SigmoidCrossEntropyWeightLoss"
@@ -80,10 +80,16 @@ cuda-check: ## compile our .cu files as C++11, no warning allowed, and check the
 	$(PYTHON) scripts/compile_cuda.py
 	$(PYTHON) scripts/check_sass.py
 
+gpu-bundle: export CUDA_ARCH := $(or $(CUDA_ARCH),90)
+gpu-bundle: ## what scripts/gpu_run.py takes to a GPU: build/gpu-bundle.tar.gz
+	$(PACKAGES) build cuda demo
+	$(BUILD) gpu --tests
+	$(PYTHON) scripts/gpu_bundle.py
+
 lint: ## check the format and style of all files that are ours
 	$(PACKAGES) build
 	$(FETCH)
 	$(PYTHON) scripts/lint.py
 
 clean: ## remove all that was built, but not Caffe's source
-	rm -rf build/cpu build/cuda build/exhaustive build/arm64 build/sanitize build/venv build/bench-venv build/lint-venv
+	rm -rf build/cpu build/cuda build/gpu build/gpu-bundle* build/exhaustive build/arm64 build/sanitize build/venv build/bench-venv build/lint-venv

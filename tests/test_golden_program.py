@@ -1,0 +1,60 @@
+"""tests/gpu/golden.cpp, the golden cases in C++, in the mode that needs no GPU."""
+
+import json
+import subprocess
+from pathlib import Path
+
+import pytest
+
+TESTS = Path(__file__).resolve().parent
+CASES = json.loads((TESTS / "golden.json").read_text())
+
+
+@pytest.fixture(scope="module")
+def golden(caffe_install, tmp_path_factory):
+    """Runs the program on some cases; returns exit status and lines."""
+    folder = tmp_path_factory.mktemp("golden")
+    lib = caffe_install / "lib"
+    argv = ["g++", "-std=c++11", "-O1", "-Wall", "-Werror", "-DCPU_ONLY"]
+    argv += ["-DBOOST_BIND_GLOBAL_PLACEHOLDERS", "-isystem", caffe_install / "include"]
+    argv += [TESTS / "gpu" / "golden.cpp", "-o", folder / "golden", f"-L{lib}"]
+    argv += [f"-Wl,-rpath,{lib}", "-lcaffe", "-lprotobuf", "-lglog", "-lboost_system"]
+    subprocess.run(argv, check=True)
+
+    def run(cases, mode="cpu"):
+        path = folder / "cases.json"
+        path.write_text(cases if isinstance(cases, str) else json.dumps(cases))
+        argv = [folder / "golden", path, mode]
+        done = subprocess.run(
+            argv, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=60
+        )
+        return done.returncode, done.stdout.splitlines()
+
+    return run
+
+
+def test_cases_are_within_the_guarantee(golden):
+    status, lines = golden(CASES)
+    assert status == 0
+    assert lines[-1].startswith(f"{len(CASES)} golden cases on the cpu, 0 failures: loss 0.")
+    assert [line.split()[:2] for line in lines[:-1]] == [["ok", case["name"]] for case in CASES]
+
+
+@pytest.mark.parametrize("what", ["loss", "grad"])
+def test_wrong_result_is_a_failure(golden, what):
+    wrong = dict(CASES[0])
+    off = 1 + 6 * 2.0**-23
+    wrong[what] = off * wrong[what] if what == "loss" else [off * g for g in wrong[what]]
+    status, lines = golden([CASES[0], wrong])
+    assert status == 1
+    assert lines[0].startswith("ok ") and lines[1].startswith("FAILED ")
+    assert "2 golden cases on the cpu, 1 failures" in lines[-1]
+
+
+def test_nothing_is_no_success(golden):
+    assert golden([])[0] == 1
+
+
+@pytest.mark.parametrize(("cases", "mode"), [("{", "cpu"), (CASES, "gpu")])
+def test_wrong_input(golden, cases, mode):
+    assert golden(cases, mode)[0] == 2
