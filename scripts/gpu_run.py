@@ -49,7 +49,7 @@ NO_SANITIZER = re.compile(
 
 LOSS = re.compile(r"Iteration (\d+)(?: \(.*\))?, loss = (\S+)")
 # How far losses may be apart, relative: in the first iterations by rounding alone, and later by
-# what training makes of it. docs/gpu.md says what was seen on CPUs that round differently.
+# what training makes of it. docs/gpu.md says what was seen on a CPU that rounds in two ways.
 EARLY, EARLY_BOUND = 10, 1e-3
 LATE_BOUND = 0.1
 

@@ -247,3 +247,22 @@ def test_no_venv_module(tmp_path, capsys):
     *_, last = capsys.readouterr().err.splitlines()
     assert "apt-get install python3-venv" in last
     assert not (tmp_path / "venv" / make_venv.STAMP).exists()
+
+
+def test_bundle_for_a_gpu_has_our_tests_and_upstreams_of_losses(pristine):
+    names = set(build.only_tests("*_loss*").split("=")[1].split(","))
+    ours = {path.stem for path in (ROOT / "src" / "caffe" / "test").glob("test_*.cpp")}
+    folder = pristine / "src" / "caffe" / "test"
+    assert {f"test_{name}" for name in names} >= ours
+    upstream = [name for name in names if (folder / f"test_{name}.cpp").exists()]
+    assert sorted(upstream) == [
+        "contrastive_loss_layer",
+        "euclidean_loss_layer",
+        "hinge_loss_layer",
+        "infogain_loss_layer",
+        "multinomial_logistic_loss_layer",
+        "sigmoid_cross_entropy_loss_layer",
+        "softmax_with_loss_layer",
+    ]
+    sanitized = set(build.only_tests().split("=")[1].split(","))
+    assert {f"test_{name}" for name in sanitized} == ours

@@ -1,4 +1,4 @@
-"""scripts/gpu_run.py on stand-ins for the bundle's programs; what scripts/gpu_bundle.py collects."""
+"""scripts/gpu_run.py on stand-ins for the programs; what scripts/gpu_bundle.py collects."""
 
 import json
 import subprocess

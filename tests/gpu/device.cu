@@ -691,7 +691,7 @@ int RunLarge() {
   // 2^31 - 1 is prime; 2^31 - 2 is 21483 x 151 x 662.
   const Case kCases[] = {
       {1, 1, 2147483647, false, 'b', ' ', true, {}},
-      {1, 1, 2147483647, false, ' ', 'f', false, {3, 3, 3, 3}},
+      {1, 1, 2147483647, false, ' ', 'f', true, {3, 3, 3, 3}},
       {21483, 151, 662, true, 'i', 'p', true, {1, 1, 1, 0}},
       {21483, 151, 662, true, 'c', 'f', true, {0, 1, 2, 3}}};
   int failures = 0;

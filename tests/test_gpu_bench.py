@@ -1,0 +1,149 @@
+"""benchmarks/gpu.py with the CPU's adapter in the GPU's place, and on a made-up report."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+BENCHMARKS = ROOT / "benchmarks"
+sys.path.insert(0, str(BENCHMARKS))
+import adapter  # noqa: E402
+import gpu_report  # noqa: E402
+from gpu_contestants import CONTESTANTS  # noqa: E402
+
+GPU = {
+    "name": "Made-up GPU",
+    "compute capability": "9.0",
+    "CUDA runtime": "13.0",
+    "CUDA driver": "13.0",
+}
+MANIFEST = {"commit": "0123456789abcdef", "dirty": False, "cuda": "13.0", "architecture": "90"}
+
+
+def run_program(*arguments, **environment):
+    argv = [sys.executable, BENCHMARKS / "gpu.py", *map(str, arguments)]
+    environment = {**os.environ, **environment}
+    return subprocess.run(argv, env=environment, capture_output=True, text=True, timeout=600)
+
+
+# A report that was made up
+
+
+def made_up_report(**milliseconds):
+    """At 2^26 and 2^25, all as given or 10 ms; the copy 1."""
+    times = {c.name: milliseconds.get(c.name.replace("-", "_"), 10) for c in CONTESTANTS}
+    times["copy"] = 1
+    return {
+        "machine": {"gpu": GPU, "cpu": "Made-up CPU", "system": "Made-up"},
+        "bundle": MANIFEST,
+        "date": "2018-12-27",
+        "settings": {
+            "turns": 9,
+            "turn_seconds": 0.01,
+            "deviation": 3,
+            "positives": 0.01,
+            "cls_weight": 100.0,
+        },
+        "contestants": [
+            {"name": c.name, "label": c.label, "bytes": c.bytes, "versions": "1.0"}
+            for c in CONTESTANTS
+        ],
+        "measured": [
+            {"count": 1 << power, "contestant": name, "median": 1e-3 * ms * 2 ** (power - 26)}
+            for power in (25, 26)
+            for name, ms in times.items()
+        ],
+        "left_out": [{"contestant": "jax", "why": "JAX jit: none here"}],
+    }
+
+
+def verdicts(report):
+    return {
+        target.words: (pytest.approx(target.value), target.verdict)
+        for target in gpu_report.targets(report)
+    }
+
+
+def test_targets_are_bandwidths_and_ratios():
+    # The copy moves 8 bytes an element in 1 ms, the layer 20, the one pass 12.
+    found = verdicts(made_up_report(layer=2.5 / 0.9, one_pass=1.5 / 0.8, torch=13.9))
+    assert found == {
+        "our layer: bandwidth, of the copy's": (0.9, "reached"),
+        "our kernel, one pass: bandwidth, of the copy's": (0.8, "missed"),
+        "our layer: times as fast as PyTorch eager": (13.9 * 0.9 / 2.5, "reached"),
+        "our layer: times as fast as PyTorch torch.compile": (3.6, "reached"),
+        "our layer: times as fast as upstream's layer, unweighted": (3.6, "reached"),
+        "our kernel, one pass: times as fast as PyTorch torch.compile": (8 / 1.5, "reached"),
+    }
+
+
+def test_what_was_not_measured_reaches_nothing():
+    report = made_up_report()
+    report["measured"] = [row for row in report["measured"] if row["count"] == 1 << 25]
+    assert {target.verdict for target in gpu_report.targets(report)} == {"not measured"}
+    assert "33,554,432 elements" in gpu_report.text(report)
+
+
+def test_table_and_plot_are_made_of_the_json_alone(tmp_path):
+    report = made_up_report(layer=2.5)
+    (tmp_path / "report.json").write_text(json.dumps(report))
+    done = run_program("--plot", tmp_path / "report.json")
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "report.png").read_bytes()[:8] == b"\x89PNG\r\n\x1a\n"
+    said = (tmp_path / "report.txt").read_text(encoding="utf-8")
+    assert said.rstrip() == gpu_report.text(report)
+    (row,) = [line for line in said.splitlines() if line.startswith("our layer  ")][:1]
+    # 20 bytes of 2^26 elements in 2.5 ms; the copy 8 in 1.
+    assert row.split()[2:] == ["2.500", "536.9", "1.00", "1.00"]
+    assert "left out: jax: JAX jit: none here" in said
+
+
+# A tiny run
+
+
+@pytest.fixture
+def bundle(caffe_install, tmp_path):
+    """As far as the benchmark takes it; the adapter has the functions of the GPU's."""
+    folder = tmp_path / "bundle"
+    for name in ("bin", "lib"):
+        (folder / name).mkdir(parents=True)
+    built = adapter.build(caffe_install, tmp_path / "adapter")
+    (folder / "lib" / "adapter.so").symlink_to(built)
+    (folder / "manifest.json").write_text(json.dumps(MANIFEST))
+    lines = "".join(f"echo '{name}: {value}'\n" for name, value in GPU.items())
+    (folder / "bin" / "device").write_text(f"#!/bin/sh\n{lines}")
+    (folder / "bin" / "device").chmod(0o755)
+    return folder
+
+
+def test_run_measures_what_there_is(bundle, tmp_path):
+    (tmp_path / "torch.py").write_text("raise ImportError('no PyTorch here')\n")
+    (tmp_path / "jax.py").write_text("raise ImportError('no JAX here')\n")
+    done = run_program(
+        *("--bundle", bundle, "--output", tmp_path / "out", "--sizes", 1024, 4096),
+        PYTHONPATH=str(tmp_path),
+    )
+    assert done.returncode == 0, done.stderr
+    report = json.loads((tmp_path / "out" / "report.json").read_text())
+    there = {"copy", "layer", "two-passes", "one-pass", "upstream"}
+    assert {row["name"] for row in report["contestants"]} == there
+    assert {row["contestant"] for row in report["agreement"]} == there - {"copy"}
+    assert {(row["contestant"], row["count"]) for row in report["measured"]} == {
+        (name, count) for name in there for count in (1024, 4096)
+    }
+    left_out = {row["contestant"]: row["why"] for row in report["left_out"]}
+    assert left_out["jax"] == "JAX jit: no JAX here" and len(left_out) == 3
+    assert report["bundle"] == MANIFEST and report["machine"]["gpu"] == GPU
+    assert "left out: torch: PyTorch eager: no PyTorch here" in done.stdout
+    assert (tmp_path / "out" / "report.png").exists()
+
+
+def test_no_gpu(bundle, tmp_path):
+    (bundle / "bin" / "device").write_text("#!/bin/sh\necho device: none >&2; exit 1\n")
+    done = run_program("--bundle", bundle, "--output", tmp_path / "out")
+    assert done.returncode == 2
+    assert done.stderr == "gpu.py: no GPU that the bundle runs on: device: none\n"
