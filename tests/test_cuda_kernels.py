@@ -8,36 +8,141 @@ import re
 import subprocess
 from pathlib import Path
 
+import pytest
+
 ROOT = Path(__file__).resolve().parent.parent
 EMULATION = Path(__file__).resolve().parent / "cuda_emulation"
 UTIL = ROOT / "src" / "caffe" / "util"
 LAUNCH = re.compile(r"(\w+(?:<[^<>]*>)?)(?:\s|//.*\n)*<<<([^>]*), (\w+)>>>\(([^;]*)\);")
 # A small grid, so that small inputs have threads take many vectors each.
-CONSTANTS = {"kThreads": 64, "kFinishThreads": 64, "kMaxBlocks": 16, "kFewBlocks": 2}
+KERNEL_SIZES = {
+    f"const unsigned {name} = {old};": f"const unsigned {name} = {new};"
+    for name, old, new in [
+        ("kThreads", 256, 64),
+        ("kFinishThreads", 1024, 64),
+        ("kMaxBlocks", 4096, 16),
+        ("kFewBlocks", 512, 2),
+    ]
+}
+# tests/gpu/device.cu on inputs that an emulation can do.
+DEVICE_SIZES = {
+    "const unsigned kThreads = 256;": "const unsigned kThreads = 64;",
+    "const unsigned kBlocks = 4096;": "const unsigned kBlocks = 3;",
+    "kChunk = std::size_t(1) << 24;": "kChunk = 5000;",
+    "kSamples = 40000,": "kSamples = 400,",
+    "kTimes = 50;": "kTimes = 4;",
+    "kCount = (std::size_t(1) << 26) + 3;": "kCount = 4099;",
+    "2147483647,": "10007,",
+    "21483, 151, 662,": "11, 7, 46,",
+}
 FLAGS = [
     *["-std=c++11", "-O1", "-march=native", "-ffp-contract=off"],
     *["-fsanitize=undefined", "-fno-sanitize-recover=all"],
 ]
 
 
-def emulated(source):
-    """The CUDA source as C++: launches as calls, the grid smaller, and what checks it."""
+def emulated(path, sizes):
+    """The CUDA source as C++: launches as calls, and smaller."""
+    source = path.read_text()
     text, launches = LAUNCH.subn(r"Emulate(\2, \3, [&] { \1(\4); });", source)
     assert launches == source.count("<<<") > 0
-    for name, value in CONSTANTS.items():
-        text, found = re.subn(
-            rf"const unsigned {name} = \d+;", f"const unsigned {name} = {value};", text
-        )
-        assert found == 1
-    return text + '#include "main.cpp"\n'
+    for old, new in sizes.items():
+        assert old in text
+        text = text.replace(old, new)
+    return text
+
+
+def kernel():
+    return emulated(UTIL / "weighted_sigmoid_loss.cu", KERNEL_SIZES)
+
+
+def compile_emulated(folder, **texts):
+    """Compile these with the CPU kernel; return the program."""
+    sources = []
+    for name, text in texts.items():
+        sources.append(folder / f"{name}.cpp")
+        sources[-1].write_text(text)
+    includes = [f"-I{EMULATION}", f"-I{ROOT / 'include'}"]
+    sources += sorted(UTIL.glob("weighted_sigmoid_loss*.cpp"))
+    program = folder / "emulated"
+    subprocess.run(["g++", *FLAGS, *includes, "-o", program, *sources, "-pthread"], check=True)
+    return program
+
+
+def run(*argv):
+    argv = list(map(str, argv))
+    return subprocess.run(argv, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
 
 
 def test_emulated_kernels_are_the_cpu_kernel(tmp_path):
-    program, source = tmp_path / "emulated", tmp_path / "emulated.cpp"
-    source.write_text(emulated((UTIL / "weighted_sigmoid_loss.cu").read_text()))
-    includes = [f"-I{EMULATION}", f"-I{ROOT / 'include'}"]
-    kernel = sorted(UTIL.glob("weighted_sigmoid_loss*.cpp"))
-    subprocess.run(["g++", *FLAGS, *includes, "-o", program, source, *kernel], check=True)
-    done = subprocess.run([program], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    done = run(compile_emulated(tmp_path, emulated=kernel() + '#include "main.cpp"\n'))
     assert done.returncode == 0, done.stdout[-3000:]
     assert re.search(r"^\d{3,} cases, 0 failures$", done.stdout, re.MULTILINE)
+
+
+# tests/gpu/device.cu, which is for a GPU: that it finds nothing here, and finds what is wrong.
+
+STRIDE = 262147  # prime; leaves 16,384 scores
+CHECKS = {"walk": [STRIDE], "loss": [], "repeat": [], "large": []}
+# Of the kernel: gradients that are not written, others that are off in their last bits, and sums
+# that are; and which checks find them.
+WRITE = "Write(gradients, grad + i, walk.is_grad_aligned);"
+EDGE = "grad[i] = gradients.lane[0];"
+SUM = "block_sums[0] = sums;"
+FAULTS = {
+    "unwritten": (WRITE, f"if (i < 400 || i > 403) {{ {WRITE} }}", ["walk", "repeat", "large"]),
+    "edge": (EDGE, EDGE.replace(";", " * T(1.0000002);"), ["large"]),
+    "sum": (
+        SUM,
+        f"static int calls; sums.loss *= 1 + 1e-7 * calls++; {SUM}",
+        ["loss", "repeat", "large"],
+    ),
+}
+
+
+@pytest.fixture(scope="module")
+def device(tmp_path_factory):
+    """Compiles it with the kernel's text; returns the program."""
+
+    def compile_with(text):
+        folder = tmp_path_factory.mktemp("device")
+        program = emulated(ROOT / "tests" / "gpu" / "device.cu", DEVICE_SIZES)
+        return compile_emulated(folder, kernel=text, device=program)
+
+    return compile_with
+
+
+@pytest.fixture(scope="module")
+def device_program(device):
+    return device(kernel())
+
+
+@pytest.mark.parametrize("check", CHECKS)
+def test_device_program_finds_nothing(device_program, check):
+    done = run(device_program, check, *CHECKS[check])
+    assert done.returncode == 0, done.stdout[-3000:]
+    lines = done.stdout.splitlines()
+    assert all(line.startswith(f"{check}: ") for line in lines)
+    assert all(re.search(r": 0 (differ|failures)$", line) for line in lines)
+
+
+def test_device_program_describes(device_program):
+    done = run(device_program, "describe")
+    assert done.returncode == 0
+    assert "name: emulation\ndevices: 1\ncompute capability: 0.0\n" in done.stdout
+
+
+@pytest.mark.parametrize("words", [[], ["none"], ["walk", "0"], ["loss", "1"]])
+def test_device_program_refuses(device_program, words):
+    assert run(device_program, *words).returncode == 2
+
+
+@pytest.mark.parametrize(("right", "wrong", "checks"), FAULTS.values(), ids=FAULTS)
+def test_device_program_finds(device, right, wrong, checks):
+    text = kernel()
+    assert text.count(right) == 1
+    program = device(text.replace(right, wrong))
+    for check in checks:
+        done = run(program, check, *CHECKS[check])
+        assert done.returncode == 1, check
+        assert "FAILED" in done.stdout

@@ -1,10 +1,10 @@
 #ifndef CUDA_EMULATION_CUDA_RUNTIME_H_
 #define CUDA_EMULATION_CUDA_RUNTIME_H_
 
-// As much of CUDA as weighted_sigmoid_loss.cu takes, on the CPU. The threads of
-// a block take turns: each runs until it waits for its warp or block. A launch
-// is Emulate(grid, threads, function): test_cuda_kernels.py writes it for
-// <<<>>>.
+// As much of CUDA as weighted_sigmoid_loss.cu and tests/gpu/device.cu take, on
+// the CPU. The threads of a block take turns: each runs until it waits for its
+// warp or block. A launch is Emulate(grid, threads, function):
+// test_cuda_kernels.py writes it for <<<>>>.
 
 #include <setjmp.h>
 #include <ucontext.h>
@@ -20,6 +20,7 @@
 
 #define __global__
 #define __device__
+#define __host__
 #define __forceinline__ inline
 #define __launch_bounds__(threads)
 #define __shared__ static
@@ -30,10 +31,63 @@ struct dim3 {
 };
 
 typedef int cudaError_t;
-enum { cudaSuccess = 0 };
-enum { cudaMemcpyDeviceToHost = 2 };
+enum { cudaSuccess = 0, cudaErrorMemoryAllocation = 2 };
+enum { cudaMemcpyHostToDevice = 1, cudaMemcpyDeviceToHost = 2 };
 
 inline cudaError_t cudaGetLastError() { return cudaSuccess; }
+inline cudaError_t cudaDeviceSynchronize() { return cudaSuccess; }
+
+inline const char* cudaGetErrorString(cudaError_t error) {
+  return error == cudaSuccess ? "no error" : "out of memory";
+}
+
+template <typename T>
+cudaError_t cudaMalloc(T** to, size_t size) {
+  *to = static_cast<T*>(std::malloc(size));
+  return *to ? cudaSuccess : cudaErrorMemoryAllocation;
+}
+template <typename T>
+cudaError_t cudaMallocHost(T** to, size_t size) {
+  return cudaMalloc(to, size);
+}
+inline cudaError_t cudaFree(void* memory) {
+  std::free(memory);
+  return cudaSuccess;
+}
+inline cudaError_t cudaFreeHost(void* memory) { return cudaFree(memory); }
+
+inline cudaError_t cudaMemset(void* to, int value, size_t size) {
+  std::memset(to, value, size);
+  return cudaSuccess;
+}
+
+inline cudaError_t cudaMemGetInfo(size_t* available, size_t* total) {
+  *available = *total = size_t(1) << 40;
+  return cudaSuccess;
+}
+
+struct cudaDeviceProp {
+  char name[256];
+  int major, minor, multiProcessorCount, l2CacheSize;
+  size_t totalGlobalMem;
+};
+
+inline cudaError_t cudaGetDeviceProperties(cudaDeviceProp* device, int) {
+  *device = cudaDeviceProp();
+  std::strcpy(device->name, "emulation");  // NOLINT(runtime/printf)
+  return cudaSuccess;
+}
+inline cudaError_t cudaGetDeviceCount(int* count) {
+  *count = 1;
+  return cudaSuccess;
+}
+inline cudaError_t cudaRuntimeGetVersion(int* version) {
+  *version = 13000;
+  return cudaSuccess;
+}
+inline cudaError_t cudaDriverGetVersion(int* version) {
+  return cudaRuntimeGetVersion(version);
+}
 
 inline cudaError_t cudaMemcpy(void* to, const void* from, size_t size, int) {
   std::memcpy(to, from, size);
@@ -46,7 +100,29 @@ inline cudaError_t cudaMemsetAsync(void* to, int value, size_t size) {
 }
 
 using std::isfinite;
+using std::isnan;
 using std::min;
+
+inline uint32_t __float_as_uint(float value) {
+  uint32_t bits;
+  std::memcpy(&bits, &value, sizeof(bits));
+  return bits;
+}
+inline int64_t __double_as_longlong(double value) {
+  int64_t bits;
+  std::memcpy(&bits, &value, sizeof(bits));
+  return bits;
+}
+
+// One thread runs at a time.
+template <typename T, typename Value>
+void atomicAdd(T* to, Value value) {
+  *to += value;
+}
+template <typename T, typename Value>
+void atomicMin(T* to, Value value) {
+  *to = min<T>(*to, value);
+}
 
 inline unsigned __umulhi(unsigned a, unsigned b) {
   return (static_cast<uint64_t>(a) * b) >> 32;

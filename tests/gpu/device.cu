@@ -713,7 +713,7 @@ int RunDescribe() {
   Require(cudaDriverGetVersion(&driver), "cudaDriverGetVersion");
   // Whether there is machine code for this GPU.
   // NOLINT_NEXT_LINE(whitespace/operators)
-  NoKernel<<<1, 1>>>();
+  NoKernel<<<1, kThreads>>>();
   Require(cudaGetLastError(), "a kernel");
   Require(cudaDeviceSynchronize(), "a kernel");
   std::printf("name: %s\ndevices: %d\n", device.name, devices);
