@@ -6,9 +6,14 @@ from pathlib import Path
 
 import pytest
 
+import cuda_toolkit
+import gpu_bundle
+from build import Build
 from cuda_toolkit import GPU_DEVICES
 
-PROGRAM = Path(__file__).resolve().parent.parent / "build" / "cuda" / "install" / "bin" / "caffe"
+TESTS = Path(__file__).resolve().parent
+CUDA = Build("cuda", jobs=1)
+PROGRAM = CUDA.install / "bin" / "caffe"
 pytestmark = pytest.mark.skipif(not PROGRAM.exists(), reason="needs `make cuda`")
 NO_GPU = pytest.mark.skipif(any(map(os.path.exists, GPU_DEVICES)), reason="there is a GPU")
 SOLVER = """
@@ -55,3 +60,25 @@ def test_solver_mode_gpu_is_refused_and_cpu_trains(tmp_path):
     solver.write_text(SOLVER.replace("solver_mode: GPU", "solver_mode: CPU"))
     status, said = run("train", f"-solver={solver}")
     assert status == 0 and "Optimization Done." in said
+
+
+def test_programs_for_a_gpu_compile_and_start(tmp_path, monkeypatch):
+    """Those of the bundle, with this Caffe, which has more than the bundle's."""
+    monkeypatch.setenv("CUDA_ARCH", "90")
+    monkeypatch.setattr(gpu_bundle, "BUILD", CUDA)
+    toolkit = cuda_toolkit.find()
+    for name in ("bin", "lib"):
+        (tmp_path / name).mkdir()
+    gpu_bundle.compile_all(toolkit, tmp_path)
+    libraries = [CUDA.install / "lib", *(prefix / "lib" for prefix in toolkit.prefixes)]
+    environment = {**os.environ, "LD_LIBRARY_PATH": ":".join(map(str, libraries))}
+
+    def status(name, *arguments):
+        argv = [tmp_path / "bin" / name, *arguments]
+        return subprocess.run(argv, env=environment, capture_output=True, timeout=60).returncode
+
+    assert status("golden", TESTS / "golden.json", "cpu") == 0
+    assert [status(name) for name in ("golden", "nccl", "device")] == [2, 2, 2]
+    found, left_out = gpu_bundle.loaded_libraries([tmp_path / "lib" / "adapter.so"], libraries)
+    assert "libcaffe.so.1.0.0" in found
+    assert {name.split(".")[0] for name in left_out} >= {"libcublas", "libcurand", "libnccl"}
