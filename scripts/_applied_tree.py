@@ -86,15 +86,30 @@ class AppliedTree:
         for path in sorted(set(wanted) | set(self.files)):
             now = self.current(path)
             then = wanted[path] if path in wanted else self.original(path)
-            if now != then and (self.root / path).is_symlink():
-                raise Refused(f"{self.root / path} is a symbolic link: left as it is")
             if now != then:
+                self._check_no_link(path)
                 found.append((path, now, then))
         return found
+
+    def _check_no_link(self, path):
+        """What a link leads to may be another tree's, too."""
+        full = self.root / path
+        links = (one for one in [full, *full.parents] if one.is_symlink())
+        for link in links:
+            if self.root in link.parents:
+                raise Refused(f"{link} is a symbolic link: left as it is")
+
+    def _check_writable(self, changes):
+        """Find out before the first change, not after it."""
+        for path, _, _ in [(STATE, None, None), *changes]:
+            folder = next(one for one in (self.root / path).parents if one.exists())
+            if not os.access(str(folder), os.W_OK):
+                raise Refused(f"{folder} cannot be written to: left as it is")
 
     def make(self, wanted):
         """Bring the tree to WANTED; each file that differs is written at once or not at all."""
         changes = self.changes(wanted)
+        self._check_writable(changes)
         if wanted:
             self._record(wanted, under_way=True)
         for path, _, then in changes:
@@ -142,6 +157,8 @@ class AppliedTree:
             return
         target.parent.mkdir(parents=True, exist_ok=True)
         staged = self.state / "staged"
+        if staged.exists():
+            staged.unlink()  # of a run that was stopped, and perhaps read-only
         staged.write_bytes(data)
         if target.exists():
             shutil.copymode(str(target), str(staged))

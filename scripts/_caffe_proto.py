@@ -7,6 +7,8 @@ TOKEN = re.compile(
     re.VERBOSE | re.DOTALL,
 )
 
+MAX = (1 << 29) - 1  # the largest field number, which proto files call max
+
 
 class ProtoError(Exception):
     """A proto file that cannot take the addition."""
@@ -21,6 +23,7 @@ class Block:
         self.parent = parent
         self.open = self.close = None
         self.fields = []  # (name, number as written)
+        self.given_away = []  # the words of reserved and extensions
 
 
 def blocks(text):
@@ -57,7 +60,9 @@ def blocks(text):
 
 
 def _add_field(block, words):
-    if block is not None and "=" in words[1:-1]:
+    if block is not None and words[:1] in (["reserved"], ["extensions"]) and "=" not in words[1:2]:
+        block.given_away.append(words)
+    elif block is not None and "=" in words[1:-1]:
         equals = words.index("=")
         block.fields.append((words[equals - 1], words[equals + 1]))
 
@@ -99,8 +104,33 @@ class Addition:
             for name, number in block.fields if _holds_layer_fields(block) else ():
                 if name == self.field:
                     raise ProtoError(f"already has a LayerParameter field {name}")
-                if number == self.number:
+                if _value(number) == _value(self.number):
                     raise ProtoError(f"already uses LayerParameter's number {number} for {name}")
+            for words in block.given_away if block.words == ["message", "LayerParameter"] else ():
+                if self._is_among(words):
+                    raise ProtoError(
+                        f"keeps LayerParameter's {self.field} or its number {self.number} from "
+                        f"use: {' '.join(words)}"
+                    )
+
+    def _is_among(self, words):
+        """Whether `reserved` or `extensions` with what follows it has our field or its number."""
+        for one in " ".join(words[1:]).split(","):
+            first, _, last = (word.strip() for word in one.partition(" to "))
+            if first.strip("\"'") == self.field:
+                return True
+            low, high = _value(first), _value(last or first)
+            if low is not None and low <= _value(self.number) <= (MAX if last == "max" else high):
+                return True
+        return False
+
+
+def _value(number):
+    """A number as proto files write them, decimal, 0x or octal; None for what is none."""
+    try:
+        return int(number, 8 if re.fullmatch(r"0[0-7]+", number) else 0)
+    except ValueError:
+        return None
 
 
 def _holds_layer_fields(block):

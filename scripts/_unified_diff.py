@@ -104,7 +104,12 @@ def apply(data, file_diff, moved_ok=True):
 
 
 def apply_once(data, file_diff):
-    """As apply(), but a file that has every line after the diff already stays as it is."""
+    """As apply(), but a file that has every line after the diff already stays as it is.
+
+    A file whose lines all end in CR LF keeps these ends.
+    """
+    if data and data.count(b"\n") == data.count(b"\r\n") > 0:
+        return apply_once(data.replace(b"\r\n", b"\n"), file_diff).replace(b"\n", b"\r\n")
     try:
         return apply(data, file_diff)
     except DiffError:

@@ -8,10 +8,13 @@
 
 Each call says anew what TREE is to look like: without --modernize, the fixes of an earlier
 --modernize are taken back. What is as it should be is not written again. An earlier version of ours
-is brought up to date. A tree that is not Caffe, that has a layer, file, message, field or field
-number of ours from elsewhere, or in which a file of ours was edited since, is left as it is, with a
-line that says so. What --remove needs is in TREE/.sigmoid_cross_entropy_weight_loss. If the program
-is stopped midway, run it again, or with --remove.
+is brought up to date. A fix that does not fit TREE is left out whole, and named. A tree that is not
+Caffe, that the layer does not fit (docs/forks.md), that has a layer, file, message, field or field
+number of ours from elsewhere, in which a file of ours was edited since, or in which git has
+uncommitted changes of a file that is to change, is left as it is, with a line that says so. Other
+uncommitted changes do not matter. What --remove needs is in
+TREE/.sigmoid_cross_entropy_weight_loss. If the program is stopped midway, run it again, or with
+--remove.
 
 Afterwards build the tree as you always did: with CMake, or with make and your Makefile.config.
 
@@ -25,18 +28,17 @@ import sys
 from pathlib import Path
 
 import _caffe_proto
+import _caffe_tree
 import _unified_diff
 from _applied_tree import AppliedTree, Refused
+from _caffe_tree import PROTO
 from _common import ROOT, fail, write_atomic
+from _uncommitted import Unknown, uncommitted
 
-CAFFE_PROTO = "src/caffe/proto/caffe.proto"
-LANDMARKS = [CAFFE_PROTO, "include/caffe/layer.hpp", "include/caffe/layers/loss_layer.hpp"]
 OVERLAID = ["include/caffe", "src/caffe"]
 SOURCES = {".hpp", ".cpp", ".cu"}
 FRAGMENT = ROOT / "proto" / "sigmoid_cross_entropy_weight_loss.proto"
 SERIES = ROOT / "caffe_patch" / "series"
-# Trees that are built with CMake alone may lack these: PyPI's copy of Caffe does.
-FOR_MAKE = ["Makefile", "Makefile.config.example"]
 
 
 def main():
@@ -71,28 +73,54 @@ def parse_arguments():
 
 
 def act(args):
-    check_is_caffe(args.tree)
     tree = AppliedTree(args.tree)
-    wanted = {} if args.remove else wanted_files(tree, args.modernize)
+    if args.remove and not tree.files:
+        check_is_caffe(tree)
+    wanted, left_out = ({}, []) if args.remove else wanted_files(tree, args.modernize)
     if args.patch:
-        return write_patch(tree, wanted, args.patch)
+        write_patch(tree, wanted, args.patch)
+        return tell(left_out, sys.stderr)
     changes = tree.changes(wanted)
     if args.check:
         for path, now, then in changes:
             sys.stdout.buffer.write(_unified_diff.write(path, now, then))
         sys.stdout.flush()
     tree.check_not_edited()
+    left_out += check_committed(tree, changes)
     if args.check:
+        tell(left_out, sys.stderr)
         return 1 if changes else 0
     tree.make(wanted)
     report(tree, changes, args.remove)
+    message = addition().message
+    return tell(left_out + ([] if args.remove else list(_caffe_tree.notes(args.tree, message))))
+
+
+def check_is_caffe(tree):
+    if tree.original(PROTO) is None:
+        raise Refused(f"{tree.root} is not a Caffe source tree: it has no {PROTO}")
+
+
+def check_committed(tree, changes):
+    """Refuse to change what git has no copy of; what is ours already, our record has."""
+    paths = [path for path, now, _ in changes if now is not None and path not in tree.files]
+    try:
+        found = uncommitted(tree.root, paths)
+    except Unknown as error:
+        return [f"not looked for uncommitted changes: {error}"]
+    if found:
+        raise Refused(
+            f"{tree.root / found[0]} has changes that are not committed"
+            + (f", and so have {len(found) - 1} more that are to change" if found[1:] else "")
+            + ": commit or stash them, and run this again"
+        )
+    return []
+
+
+def tell(lines, stream=None):
+    for line in lines:
+        print(f"note: {line}", file=stream or sys.stdout)
     return 0
-
-
-def check_is_caffe(root):
-    for path in LANDMARKS:
-        if not (root / path).is_file():
-            raise Refused(f"{root} is not a Caffe source tree: it has no {path}")
 
 
 def report(tree, changes, removed):
@@ -109,29 +137,34 @@ def write_patch(tree, wanted, target):
     target.parent.mkdir(parents=True, exist_ok=True)
     write_atomic(target, data)
     print(f"wrote {target}: apply it with `patch -p1 < {target.name}` in the tree")
-    return 0
 
 
 # What a tree is to look like
 
 
+def addition():
+    return _caffe_proto.Addition(FRAGMENT.read_text(encoding="utf-8"))
+
+
 def wanted_files(tree, modernize):
-    """{path: bytes} for every file that differs from the tree's original, or is new."""
-    addition = _caffe_proto.Addition(FRAGMENT.read_text(encoding="utf-8"))
-    check_layer_is_new(tree, addition.message[: -len("Parameter")])
+    """{path: bytes} for every file that differs from the tree's original, or is new; what was left
+    out, a line each."""
+    reason = _caffe_tree.why_not(tree.root, tree.original)
+    if reason:
+        raise Refused(f"{tree.root} {reason}")
+    added = addition()
+    check_layer_is_new(tree, added.message[: -len("Parameter")])
     wanted = {}
     for path, source in overlay():
         if tree.original(path) is not None:
             raise Refused(f"{tree.root / path} exists and is not ours: left as it is")
         wanted[path] = source.read_bytes()
-    if modernize:
-        apply_series(tree, wanted)
+    left_out = apply_series(tree, wanted) if modernize else []
     try:
-        proto = wanted.get(CAFFE_PROTO, tree.original(CAFFE_PROTO))
-        wanted[CAFFE_PROTO] = addition.add_to(proto)
+        wanted[PROTO] = added.add_to(wanted.get(PROTO, tree.original(PROTO)))
     except _caffe_proto.ProtoError as error:
-        raise Refused(f"{tree.root / CAFFE_PROTO} {error}: left as it is") from None
-    return wanted
+        raise Refused(f"{tree.root / PROTO} {error}: left as it is") from None
+    return wanted, left_out
 
 
 def overlay():
@@ -160,21 +193,23 @@ def series():
 
 
 def apply_series(tree, wanted):
-    """Apply the toolchain patches, each on top of what WANTED already has of a file.
+    """Apply the toolchain patches to WANTED, each on top of those before; return what was left out.
 
-    A fork may have made the same fix to a file: then there is nothing left to do in that file.
+    A patch has one purpose, so it goes in whole or not at all. A fork may have made the same fix
+    to a file, or may lack the file: then there is nothing left to do in that file.
     """
+    left_out = []
     for patch in series():
+        patched = {}
         try:
             for one in _unified_diff.parse(patch.read_bytes()):
                 data = wanted.get(one.path, tree.original(one.path))
-                if data is None and one.path in FOR_MAKE:
-                    continue
-                wanted[one.path] = _unified_diff.apply_once(data, one)
+                if data is not None:
+                    patched[one.path] = _unified_diff.apply_once(data, one)
+            wanted.update(patched)
         except _unified_diff.DiffError as error:
-            raise Refused(
-                f"caffe_patch/{patch.name}: {error}; without --modernize the layer alone goes in"
-            ) from None
+            left_out.append(f"caffe_patch/{patch.name} does not fit and is left out: {error}")
+    return left_out
 
 
 if __name__ == "__main__":

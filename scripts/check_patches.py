@@ -10,8 +10,10 @@ from pathlib import Path
 
 import _unified_diff
 from _common import ROOT, fail
-from apply import FOR_MAKE, SERIES, series
+from apply import SERIES, series
 
+# PyPI's copy of upstream lacks these, which the build with CMake does not need.
+FOR_MAKE = ["Makefile", "Makefile.config.example"]
 STOCK = ROOT / "build" / "source" / "caffe"
 
 
