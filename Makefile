@@ -20,7 +20,7 @@ PACKAGES = $(PYTHON) scripts/install_packages.py
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help demo edges runtest bench exhaustive arm64 patch cuda cuda-check gpu-bundle sanitize lint clean
+.PHONY: help demo edges runtest bench exhaustive arm64 forks patch cuda cuda-check gpu-bundle sanitize lint clean
 
 help: ## this list
 	@echo "Caffe with the layer SigmoidCrossEntropyWeightLoss"
@@ -61,6 +61,10 @@ sanitize: ## run our C++ tests with AddressSanitizer and UndefinedBehaviorSaniti
 	$(BUILD) sanitize
 	$(PYTHON) scripts/sanitize.py
 
+forks: ## build a real fork of Caffe with the layer, and run our C++ tests in it: build/forks
+	$(PACKAGES) build forks
+	$(PYTHON) scripts/forks.py $(if $(JOBS),--jobs "$(JOBS)")
+
 bench: ## measure against NumPy, PyTorch, JAX and upstream's layer on the CPU: build/bench
 	$(PACKAGES) build
 	$(BUILD) cpu
@@ -92,4 +96,4 @@ lint: ## check the format and style of all files that are ours
 	$(PYTHON) scripts/lint.py
 
 clean: ## remove all that was built, but not Caffe's source
-	rm -rf build/cpu build/cuda build/gpu build/gpu-bundle* build/exhaustive build/arm64 build/sanitize build/venv build/bench-venv build/lint-venv
+	rm -rf build/cpu build/cuda build/gpu build/gpu-bundle* build/exhaustive build/arm64 build/forks build/sanitize build/venv build/bench-venv build/lint-venv

@@ -39,7 +39,10 @@ def is_whole(path, sha256):
 
 
 def from_debian(package, folder):
-    """Download the upstream tarball of a Debian source package into FOLDER; return its path."""
+    """Download the upstream tarball of a Debian source package into FOLDER; return its path.
+
+    A package with the part --diff-only is that of Debian's changes instead.
+    """
     with tempfile.TemporaryDirectory(prefix=UNFINISHED, dir=folder) as work:
         reasons = []
         for mirror in _mirrors(Path(work)):
@@ -71,7 +74,8 @@ def _apt_source(package, mirror, work):
     wanted = f"{package['package']}={package['version']}"
     print(f"fetch: Debian's source package {wanted}, from {mirror}", flush=True)
     _apt(*apt, "update", show=True)
-    _apt(*apt, "source", "--download-only", "--tar-only", wanted, cwd=work, show=True)
+    part = package.get("part", "--tar-only")
+    _apt(*apt, "source", "--download-only", part, wanted, cwd=work, show=True)
 
 
 def _private(work):
