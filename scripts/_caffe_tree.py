@@ -55,8 +55,9 @@ def _unfit(root, read):
             f"which the layer does not fit: Layer<{words}> in {LAYER}"
         )
     modes = _normalization_modes(read(PROTO))
-    if not MODES <= modes:
-        lacks = "normalization " + ", ".join(sorted(MODES - modes)) if modes else "NormalizationMode"
+    missing = sorted(MODES - modes)
+    if missing:
+        lacks = "normalization " + ", ".join(missing) if modes else "NormalizationMode"
         return (
             "is a Caffe from before 1.0, which the layer does not fit: "
             f"LossParameter in {PROTO} has no {lacks}"

@@ -28,9 +28,9 @@ def uncommitted(root, paths):
             env=environment,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
-        )
+        )  # noqa: UP022 (Python 3.7 has capture_output)
     except OSError as error:
-        raise Unknown(f"cannot run git: {error.strerror}")
+        raise Unknown(f"cannot run git: {error.strerror}") from None
     if done.returncode != 0:
         said = done.stderr.decode("utf-8", "replace").strip()
         raise Unknown(said.partition("\n")[0] or f"git ended with status {done.returncode}")

@@ -12,6 +12,7 @@ PROTO = "src/caffe/proto/caffe.proto"
 LAYER = "include/caffe/layer.hpp"
 LOSS_LAYER = "include/caffe/layers/loss_layer.hpp"
 IO = "src/caffe/util/io.cpp"
+WINDOWS = "src/caffe/layers/window_data_layer.cpp"
 # Fields of SSD, which other forks have taken over.
 SSD_FIELDS = {
     "annotated_data": 200,
@@ -83,7 +84,9 @@ def ssd(tree):
     add_fields(tree, SSD_FIELDS)
     shared_layers(tree)
     normalizer = "  Dtype GetNormalizer(const LossParameter_NormalizationMode, int, int, int);\n"
-    edit(tree, LOSS_LAYER, r"(LossLayer : public Layer<Dtype> \{\n public:\n)", rf"\g<1>{normalizer}")
+    edit(
+        tree, LOSS_LAYER, r"(LossLayer : public Layer<Dtype> \{\n public:\n)", rf"\g<1>{normalizer}"
+    )
     edit(tree, IO, r"#include <stdint\.h>", "#include <stdint.h>\n#include <map>")
 
 
@@ -96,8 +99,8 @@ def nvidia_0_15(tree):
 def cmu(tree):
     """OpenPose's: OpenCV 4's constants in a way of its own, and Python 3."""
     edit(tree, "CMakeLists.txt", r'python_version "2"', 'python_version "3"')
-    constants = "#define CV_LOAD_IMAGE_COLOR cv::IMREAD_COLOR\n"
-    edit(tree, IO, r"(cv::Mat ReadImageToCVMat)", rf"{constants}\g<1>")
+    constants = "  #ifdef OPENCV_VERSION4\n    #define CV_LOAD_IMAGE_COLOR 1\n  #endif\n"
+    edit(tree, WINDOWS, r"(#ifdef USE_OPENCV\n)", rf"\g<1>{constants}")
 
 
 def intel(tree):
@@ -113,7 +116,9 @@ def microsoft(tree):
     pre_fixed(tree)
     project = tree / "windows" / "libcaffe" / "libcaffe.vcxproj"
     project.parent.mkdir(parents=True)
-    project.write_text('<ClCompile Include="..\\..\\src\\caffe\\layers\\softmax_loss_layer.cpp" />\n')
+    project.write_text(
+        '<ClCompile Include="..\\..\\src\\caffe\\layers\\softmax_loss_layer.cpp" />\n'
+    )
 
 
 def crlf(tree):

@@ -142,9 +142,7 @@ def test_fixes_that_fit_are_applied_and_the_others_named(fork):
     assert git(tree, "status", "--porcelain") == before
 
 
-@pytest.mark.parametrize(
-    ("make", "says"), stand_in_trees.UNFIT.values(), ids=stand_in_trees.UNFIT
-)
+@pytest.mark.parametrize(("make", "says"), stand_in_trees.UNFIT.values(), ids=stand_in_trees.UNFIT)
 @pytest.mark.parametrize("words", [[], ["--modernize"], ["--check"], ["--patch", "layer.patch"]])
 def test_tree_that_the_layer_does_not_fit_is_named(copy, make, says, words, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
@@ -213,7 +211,9 @@ def test_uncommitted_change_of_a_file_that_is_to_change_is_refused(repository, s
     if staged:
         git(repository, "add", PROTO)
     before = git(repository, "status", "--porcelain", "--ignored")
-    assert f"{PROTO} has changes that are not committed" in apply(repository, *words, status=2).stderr
+    assert (
+        f"{PROTO} has changes that are not committed" in apply(repository, *words, status=2).stderr
+    )
     assert git(repository, "status", "--porcelain", "--ignored") == before
 
 
