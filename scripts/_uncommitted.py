@@ -22,13 +22,13 @@ def uncommitted(root, paths):
     environment.update(GIT_OPTIONAL_LOCKS="0", LC_ALL="C")
     options = ["--name-only", "-z", "--relative", "--no-renames", "--no-ext-diff", "--no-textconv"]
     try:
-        done = subprocess.run(
+        done = subprocess.run(  # noqa: UP022, since Python 3.6 has no capture_output
             ["git", "diff"] + options + ["HEAD", "--"] + sorted(paths),
             cwd=str(root),
             env=environment,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
-        )  # noqa: UP022 (Python 3.7 has capture_output)
+        )
     except OSError as error:
         raise Unknown(f"cannot run git: {error.strerror}") from None
     if done.returncode != 0:

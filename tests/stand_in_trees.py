@@ -1,4 +1,4 @@
-"""Stand-ins for forks of Caffe that no registry has: upstream's tree with a fork's marks made in it.
+"""Stand-ins for forks of Caffe that no registry has: upstream's tree with a fork's marks.
 
 The marks are those that decide how apply.py fares: field numbers, the modes of normalization, what
 a layer's class looks like, how sources are listed, and lines that a toolchain fix is for. They were
@@ -116,9 +116,8 @@ def microsoft(tree):
     pre_fixed(tree)
     project = tree / "windows" / "libcaffe" / "libcaffe.vcxproj"
     project.parent.mkdir(parents=True)
-    project.write_text(
-        '<ClCompile Include="..\\..\\src\\caffe\\layers\\softmax_loss_layer.cpp" />\n'
-    )
+    source = "..\\..\\src\\caffe\\layers\\softmax_loss_layer.cpp"
+    project.write_text(f'<ClCompile Include="{source}" />\n')
 
 
 def crlf(tree):

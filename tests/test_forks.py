@@ -117,7 +117,7 @@ def compile_layer(tree, folder):
 
 @FORKS
 def test_layer_fits(fork, tmp_path):
-    name, tree = fork
+    _, tree = fork
     before = git(tree, "status", "--porcelain")
     apply(tree)
     tag = NUMBER << 3 | 2  # The field's number and wire type, seven bits a byte.
