@@ -153,7 +153,7 @@ def rc2(tree):
 
 
 def no_modes(tree):
-    """The trees between rc2 and rc3."""
+    """LossParameter as it was, with normalize alone."""
     edit(tree, PROTO, r"  enum NormalizationMode \{.*?\n  \}\n", "")
     edit(tree, PROTO, r"  optional NormalizationMode [^\n]*\n", "")
 

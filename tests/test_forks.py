@@ -193,6 +193,36 @@ def test_generated_file_of_the_former_proto_is_named(copy):
     assert "note:" not in apply(copy).stdout
 
 
+def test_readmes_commands_print_what_it_says(tmp_path, pristine):
+    """On the fork that it names, and a stand-in for one that is refused."""
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    block = re.search(r"<!-- apply output -->\n```console\n(.*?)```", text, re.DOTALL)[1]
+    try:
+        _real_trees.TREES["brocolli-9.0.2"](tmp_path / "ssd")
+    except _download.Unavailable as error:
+        pytest.skip(f"brocolli-9.0.2 cannot be had: {error}")
+    shutil.rmtree(tmp_path / "ssd" / ".git")
+    commit(tmp_path / "ssd")
+    shutil.copytree(pristine / "include", tmp_path / "nvcaffe" / "include")
+    shutil.copytree(pristine / "src" / "caffe", tmp_path / "nvcaffe" / "src" / "caffe")
+    stand_in_trees.nvidia_0_17(tmp_path / "nvcaffe")
+    (tmp_path / "scripts").symlink_to(ROOT / "scripts")
+    commands = re.findall(r"^\$ (.*)$", block, re.MULTILINE)
+    assert len(commands) == 5
+    printed = ""
+    for command in commands:
+        run = subprocess.run(
+            command,
+            shell=True,
+            cwd=tmp_path,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        printed += f"$ {command}\n{run.stdout}"
+    assert printed == block
+
+
 # Git
 
 
