@@ -16,10 +16,9 @@ from pathlib import Path
 from . import text_spans
 from .errors import Failed, Refused
 from .param_str import read_cls_weight
+from .prototxt import NATIVE, PARAMETER, messages, parse, read_bytes, readable, title
 
 ARTICLE = "SigmoidCrossEntropyWeightLossLayer"  # module and class
-NATIVE = "SigmoidCrossEntropyWeightLoss"
-PARAMETER = "sigmoid_cross_entropy_weight_loss_param"
 GONE = "\0"  # stands for a removed field until the white space around it is tidied
 
 
@@ -37,12 +36,8 @@ def add_arguments(parser):
 def run(arguments):
     """Rewrite the file, or print the change; return the exit status."""
     path = arguments.net
+    old = read_bytes(path)
     try:
-        old = path.read_bytes()
-    except OSError as error:
-        raise Refused(f"{path}: {error.strerror}") from None
-    try:
-        # A character for each byte, whatever the encoding of names and comments.
         text, notes = migrate(old.decode("latin-1"), arguments.module, arguments.layer)
     except Refused as error:
         raise Refused(f"{path}: {error}") from None
@@ -63,11 +58,6 @@ def migrate(text, module=ARTICLE, layer=ARTICLE):
     text has a character for each byte of the file.
     """
     net = parse(text)
-    if net.layers:
-        raise Refused(
-            "it has layers in Caffe's old format, `layers { ... }`: upgrade it first with Caffe's "
-            "tool upgrade_net_proto_text"
-        )
     chosen = [i for i, one in enumerate(net.layer) if is_python(one, module, layer)]
     if not chosen:
         return text, [nothing_to_do(net, module, layer)]
@@ -86,35 +76,6 @@ def migrate(text, module=ARTICLE, layer=ARTICLE):
     if parse(edited) != net:
         raise Failed("the rewritten net would not be the one it should; nothing was written")
     return edited, notes
-
-
-def messages():
-    """Caffe's messages, as generated for a Caffe that has the native layer."""
-    try:
-        from caffe.proto import caffe_pb2
-    except ImportError as error:
-        raise Failed(
-            f"pycaffe is needed and cannot be imported ({error}): put the python folder of a built "
-            "Caffe, such as build/cpu/install/python, on PYTHONPATH"
-        ) from None
-    if PARAMETER not in caffe_pb2.LayerParameter.DESCRIPTOR.fields_by_name:
-        raise Failed(
-            f"the Caffe in {Path(caffe_pb2.__file__).parent} has no layer {NATIVE}: put it in with "
-            "scripts/apply.py, or put the python folder of a Caffe that has it on PYTHONPATH"
-        )
-    return caffe_pb2
-
-
-def parse(text):
-    net = messages().NetParameter()
-    from google.protobuf import text_format
-
-    if GONE in text:
-        raise Refused("it has a NUL byte, so it is no text file: give a net's prototxt")
-    try:
-        return text_format.Parse(text, net)
-    except text_format.ParseError as error:
-        raise Refused(f"not a net's prototxt: {readable(str(error))}") from None
 
 
 def locate(text, net):
@@ -141,15 +102,6 @@ def nothing_to_do(net, module, class_name):
         f"nothing to rewrite: no Python layer {module}.{class_name} "
         f"(Python layers in it: {others}; --module and --layer choose another)"
     )
-
-
-def title(layer):
-    return f"layer '{readable(layer.name)}'"
-
-
-def readable(text):
-    """A text of the file, for people: its bytes are most likely UTF-8."""
-    return text.encode("latin-1", "replace").decode("utf-8", "replace")
 
 
 def native_layer(layer, force_backward):
