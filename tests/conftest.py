@@ -1,5 +1,6 @@
 """What the tests share: Caffe's unpatched source, and the Caffe that was built from it."""
 
+import sys
 from pathlib import Path
 
 import pytest
@@ -32,3 +33,16 @@ def caffe_install():
 @pytest.fixture(scope="session")
 def caffe_bin(caffe_install):
     return caffe_install / "bin" / "caffe"
+
+
+@pytest.fixture
+def package_command(monkeypatch, capfd):
+    """Run a command of the package in this process; return its exit status, output and errors."""
+    from weighted_sigmoid_loss import __main__
+
+    def run(*arguments):
+        monkeypatch.setattr(sys, "argv", ["weighted_sigmoid_loss", *map(str, arguments)])
+        status = __main__.main()
+        return status, *capfd.readouterr()
+
+    return run

@@ -3,11 +3,11 @@
 import argparse
 import sys
 
-from . import migrate
+from . import calibrate, class_weights, migrate
 from .errors import Failed, Refused
 
 PROGRAM = "python -m weighted_sigmoid_loss"
-COMMANDS = {"migrate": migrate}
+COMMANDS = {"migrate": migrate, "class-weights": class_weights, "calibrate": calibrate}
 
 
 def parse_arguments():
@@ -26,6 +26,9 @@ def main():
     except (Failed, Refused) as error:
         print(f"{arguments.command}: {error}", file=sys.stderr)
         return error.status
+    except KeyboardInterrupt:
+        print(f"{arguments.command}: interrupted", file=sys.stderr)
+        return 130
 
 
 if __name__ == "__main__":

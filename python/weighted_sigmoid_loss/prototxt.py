@@ -84,6 +84,10 @@ def title(layer):
     return f"layer '{readable(layer.name)}'"
 
 
+def title_and_type(layer):
+    return f"{title(layer)} of type {readable(layer.type)}"
+
+
 def readable(text):
     """A text of the file, for people: its bytes are most likely UTF-8."""
     return text.encode("latin-1", "replace").decode("utf-8", "replace")
