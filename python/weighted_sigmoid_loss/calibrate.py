@@ -116,28 +116,19 @@ def read_model(data):
 
 
 def calibrate(net, model, chosen=None, shapes=None):
-    """Return the prototxt and the model to deploy, of messages that are not changed."""
-    trained = type(model)()
-    trained.CopyFrom(model)
-    model = trained
+    """Return what to deploy: a prototxt, a model (this message, changed), folds and notes."""
     losses = find_losses(net, chosen)
     makers = {i: find_maker(net, i) for i in losses}
-    if len(set(makers.values())) < len(makers):
-        raise Refused("two losses are on the scores of one layer: choose one with --layer")
+    notes = [note for i in losses for note in training_notes(net, i, makers[i])]
     deploy, kept = deploy_net(net, losses, shapes or {})
     for i in kept:
         check_fits(net.layer[i], model)
-    folds, notes = [], []
+    folds = []
     for i, maker in makers.items():
         refuse_readers(net, kept, maker)
         refuse_shared_bias(net, maker)
         folds.append(fold(net.layer[i], net.layer[maker], model))
         set_bias_term(deploy, net.layer[maker])
-        if len(net.layer[i].bottom) > 2:
-            notes.append(
-                f"{title(net.layer[i])} has element weights (a third bottom): this is exact only "
-                "if they do not depend on the targets"
-            )
     from google.protobuf import text_format
 
     text = text_format.MessageToString(deploy, as_utf8=True)
@@ -221,18 +212,51 @@ def maker_in(net, loss, phase):
     return None
 
 
+def readers(net, indices, maker):
+    """Those of these layers, in the net's order, that read the maker's scores; through Split."""
+    scores, found = {net.layer[maker].top[0]}, []
+    for i in indices:
+        layer = net.layer[i]
+        if i <= maker or not scores & set(layer.bottom):
+            continue
+        if layer.type == "Split":
+            scores.update(layer.top)
+        else:
+            found.append(i)
+    return found
+
+
 def refuse_readers(net, kept, maker):
     """Refuse layers to deploy that compute from the scores: they were trained on other ones."""
-    scores = {net.layer[maker].top[0]}
-    for i in kept[kept.index(maker) + 1 :]:
+    for i in readers(net, kept, maker):
+        raise Refused(
+            f"{title_and_type(net.layer[i])} takes the scores of {title(net.layer[maker])} too, "
+            "and would get others than it was trained with"
+        )
+
+
+def training_notes(net, loss, maker):
+    """Notes on what else moves the scores in training; another loss of this type is refused."""
+    train = [i for i, layer in enumerate(net.layer) if included(layer, messages().TRAIN)]
+    notes = []
+    if len(net.layer[loss].bottom) > 2:
+        notes.append(
+            f"{title(net.layer[loss])} has element weights (a third bottom): this is exact only if "
+            "they do not depend on the targets"
+        )
+    for i in readers(net, train, maker):
         layer = net.layer[i]
-        if layer.type == "Split" and layer.bottom[0] in scores:
-            scores.update(layer.top)
-        elif scores & set(layer.bottom):
+        if i != loss and layer.type == NATIVE:
             raise Refused(
-                f"{title_and_type(layer)} takes the scores of {title(net.layer[maker])} too, and "
-                "would get others than it was trained with"
+                f"{title(layer)} and {title(net.layer[loss])} are on the same scores, which their "
+                "weights shift together: put the sum of the weights into one of them"
             )
+        if i != loss and layer.type not in ("Silence", "Accuracy"):
+            notes.append(
+                f"{title_and_type(layer)} takes the scores in training, too: this is exact only if "
+                "it does not train them"
+            )
+    return notes
 
 
 def refuse_shared_bias(net, maker):
