@@ -70,6 +70,13 @@ def test_reports(finished):
         "effective_number",
         "ratio",
     }
+    assert set(report["calibration"]) == {
+        "unweighted",
+        "effective_number",
+        "effective_number_calibrated",
+        "ratio",
+        "ratio_calibrated",
+    }
     for run in report["runs"]:
         assert (output / run["model"]).is_file()
         assert run["train_loss"][-1][1] < run["train_loss"][0][1]
@@ -85,6 +92,16 @@ def test_recomputing_finds_a_wrong_figure(caffe_install, copied):
     path = copied / "report.json"
     report = json.loads(path.read_text(encoding="utf-8"))
     report["results"]["ratio"]["seeds"]["1"]["mean"]["f1"] += 0.01
+    path.write_text(json.dumps(report))
+    done = run_program("evaluate.py", path, "--install", caffe_install)
+    assert done.returncode == 1
+    assert "largest difference 0.01" in done.stdout
+
+
+def test_recomputing_finds_a_wrong_calibration(caffe_install, copied):
+    path = copied / "report.json"
+    report = json.loads(path.read_text(encoding="utf-8"))
+    report["calibration"]["ratio_calibrated"]["seeds"]["1"]["mean"]["ece"] += 0.01
     path.write_text(json.dumps(report))
     done = run_program("evaluate.py", path, "--install", caffe_install)
     assert done.returncode == 1
@@ -249,3 +266,57 @@ def test_cut_is_a_probability_of_1_over_1_plus_w(modules):
     result = figures(np.log(probability / (1 - probability)), targets, np.full(10, 3.0))
     assert result["mean"]["recall"] == 1
     assert result["mean"]["precision"] == pytest.approx(2 / 3)
+
+
+def test_calibrated_nets_give_the_shifted_scores(modules, finished, caffe_install):
+    """Of the trained models, through calibrate and Caffe: sigmoid(score - log(w))."""
+    import numpy as np
+
+    import longtail
+    from caffe_install import CaffeInstall
+    from schemes import class_weights
+    from scoring import calibrated, score
+    from weighted_sigmoid_loss.reference import sigmoid
+
+    caffe = CaffeInstall(caffe_install).pycaffe()
+    split = longtail.load_split(longtail.DATA_DIR, "test")
+    images = split.test.images[:500]
+    for scheme in ("effective_number", "ratio"):
+        folder = finished[0] / "models" / f"{scheme}-seed1"
+        shift = np.log(class_weights(scheme, split.counts))
+        expected = sigmoid(score(caffe, folder, images) - shift)
+        np.testing.assert_allclose(calibrated(caffe, folder, images), expected, rtol=1e-5)
+
+
+def test_calibration_figures(modules):
+    """ECE by hand, and scikit-learn's bins where every image weighs the same."""
+    import numpy as np
+    from sklearn.calibration import calibration_curve
+
+    import calibration
+
+    # Bins 3 and 13 of 15: 0.25 against 1/4 of weight 4, 0.9 against 1 of weight 1.
+    probability = np.array([0.25, 0.25, 0.9])
+    targets, weights = np.array([1.0, 0, 1]), np.array([1.0, 3, 1])
+    assert calibration.expected_error(probability, targets, weights) == pytest.approx(0.1 / 5)
+
+    random = np.random.default_rng(1)
+    probability = random.random(2000) ** 3
+    targets = (random.random(2000) < probability).astype(float)
+    weight, predicted, positive = calibration.reliability(probability, targets, np.ones(2000))
+    share, mean = calibration_curve(targets, probability, n_bins=calibration.BINS)
+    assert weight.sum() == 2000
+    np.testing.assert_allclose(predicted[weight > 0], mean)
+    np.testing.assert_allclose(positive[weight > 0], share)
+
+
+def test_image_weights_give_the_shares_of_the_training(modules):
+    import numpy as np
+
+    import calibration
+    import longtail
+
+    for name in ("test", "held-out"):
+        split = longtail.load_split(longtail.DATA_DIR, name)
+        sums = np.bincount(split.test.labels, calibration.image_weights(split))
+        np.testing.assert_allclose(sums, split.counts)

@@ -20,11 +20,11 @@ def write_hdf5(folder, name, blobs):
     (folder / f"{name}.txt").write_text(f"{folder.name}/{name}.h5\n")
 
 
-def score_batches(caffe, folder, batches):
-    """The scores, in float64, that a run's model in folder gives each batch of images."""
+def score_batches(caffe, folder, batches, output="score"):
+    """An output, in float64, that the model in folder gives for each batch of images."""
     files = str(folder / "net.prototxt"), str(folder / "model.caffemodel")
     net = caffe.Net(files[0], caffe.TEST, stages=["deploy"], weights=files[1])
     for batch in batches:
         net.blobs["image"].reshape(*batch.shape)
         net.blobs["image"].data[...] = batch
-        yield net.forward()["score"].astype(np.float64)
+        yield net.forward()[output].astype(np.float64)

@@ -11,7 +11,8 @@ import sys
 from functools import partial
 from pathlib import Path
 
-sys.path.insert(1, str(Path(__file__).resolve().parent.parent / "common"))
+sys.path.insert(1, str(Path(__file__).resolve().parents[1] / "common"))
+sys.path.insert(2, str(Path(__file__).resolve().parents[2] / "python"))
 from errors import exit_on_error
 
 try:
@@ -23,12 +24,14 @@ try:
 
     import longtail
     from caffe_install import CaffeInstall
+    from calibration import evaluate_calibration
     from command_line import make_parser, parse
-    from evaluate import evaluate, score
+    from evaluate import evaluate
     from outputs import write_report
     from plot import plot
     from report import text
     from schemes import BETA, SCHEMES, class_weights
+    from scoring import probabilities, score_runs
     from trainer import Run, Trainer, prepare, run_folder, train_missing
     from training import max_iterations, prototxts
 except ImportError as error:
@@ -68,11 +71,6 @@ def train(args, install, split, runs):
     return train_missing(trainer, keys, titles, write_data, args.retrain)
 
 
-def score_runs(output, install, split, runs):
-    caffe = install.pycaffe()
-    return {run: score(caffe, run_folder(output, run), split.test.images) for run in runs}
-
-
 def describe_run(run, record, counts):
     curves = {name: record[name] for name in ("train_loss", "test_loss")}
     return {
@@ -86,7 +84,7 @@ def describe_run(run, record, counts):
     }
 
 
-def make_report(split, records, scores, library):
+def make_report(split, records, scores, found, library):
     """Everything that report.json holds: what was trained on what with what, and the results."""
     libraries = (numpy, h5py, sklearn, matplotlib, google.protobuf)
     return {
@@ -107,6 +105,7 @@ def make_report(split, records, scores, library):
         },
         "runs": [describe_run(run, record, split.counts) for run, record in records.items()],
         "results": evaluate(scores, split),
+        "calibration": evaluate_calibration(found, split),
     }
 
 
@@ -117,9 +116,11 @@ def main(argv=None):
     first = FIRST_SEED[args.split]
     runs = [Run(name, seed) for seed in range(first, first + args.seeds) for name in SCHEMES]
     records = train(args, install, split, runs)
-    scores = score_runs(args.output, install, split, runs)
-    report = make_report(split, records, scores, install.library_digest())
-    plot(report, scores, split.test.labels, args.output / "report.png")
+    folders = {run: run_folder(args.output, run) for run in runs}
+    scores = score_runs(install.pycaffe(), folders, split.test.images)
+    found = probabilities(install.pycaffe(), folders, split.test.images, scores)
+    report = make_report(split, records, scores, found, install.library_digest())
+    plot(report, scores, found, split, args.output / "report.png")
     write_report(args.output, report, text(report))
     return 0
 

@@ -15,15 +15,16 @@ from pathlib import Path
 import numpy as np
 from sklearn.metrics import average_precision_score, precision_recall_fscore_support
 
-sys.path.insert(1, str(Path(__file__).resolve().parent.parent / "common"))
+sys.path.insert(1, str(Path(__file__).resolve().parents[1] / "common"))
+sys.path.insert(2, str(Path(__file__).resolve().parents[2] / "python"))
 import longtail
-from blobs import score_batches
 from caffe_install import CaffeInstall
+from calibration import evaluate_calibration
 from errors import DemoError, exit_on_error
 from schemes import BASELINE, DEFAULT, SCHEMES, class_weights
+from scoring import probabilities, score_runs
 from seeds import summary
 
-BATCH = 500
 TOLERANCE = 1e-3
 METRICS = ("average_precision", "precision", "recall", "f1")
 
@@ -33,12 +34,6 @@ Row = namedtuple("Row", "name title scheme cut")
 ROWS = [Row(name, scheme.title, name, None) for name, scheme in SCHEMES.items()]
 CUT = f"{BASELINE}_cut"
 ROWS.insert(1, Row(CUT, "unweighted, cut at 1/(1+w)", BASELINE, DEFAULT))
-
-
-def score(caffe, folder, images):
-    """Scores (N, 10) of images, from the run in folder."""
-    batches = (images[start : start + BATCH] for start in range(0, len(images), BATCH))
-    return np.concatenate(list(score_batches(caffe, folder, batches)))
 
 
 def figures(scores, targets, weights):
@@ -79,13 +74,14 @@ def leaves(tree):
 
 
 def recompute(report, folder, caffe, data):
-    """The `results` of a report, from the models beside it."""
+    """The figures of a report, from the models beside it."""
     split = longtail.load_split(data, report["data"]["split"])
-    scores = {}
-    for run in report["runs"]:
-        model = folder / run["model"]
-        scores[run["scheme"], run["seed"]] = score(caffe, model.parent, split.test.images)
-    return evaluate(scores, split)
+    folders = {
+        (run["scheme"], run["seed"]): (folder / run["model"]).parent for run in report["runs"]
+    }
+    scores = score_runs(caffe, folders, split.test.images)
+    found = probabilities(caffe, folders, split.test.images, scores)
+    return {"results": evaluate(scores, split), "calibration": evaluate_calibration(found, split)}
 
 
 def main(argv=None):
@@ -101,8 +97,8 @@ def main(argv=None):
     except ValueError as error:
         raise DemoError(f"{args.report} is not a report: {error}", status=2) from None
     caffe = CaffeInstall(args.install).pycaffe()
-    results = recompute(report, args.report.resolve().parent, caffe, args.data)
-    old, new = leaves(report["results"]), leaves(results)
+    recomputed = recompute(report, args.report.resolve().parent, caffe, args.data)
+    old, new = leaves({key: report.get(key) for key in recomputed}), leaves(recomputed)
     if len(old) != len(new):
         raise DemoError(f"{args.report} has {len(old)} figures, its models give {len(new)}")
     worst = max(abs(a - b) for a, b in zip(old, new))

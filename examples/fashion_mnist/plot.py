@@ -1,4 +1,4 @@
-"""The picture of a report: precision-recall of the rare classes, F1 a class, loss curves."""
+"""The picture of a report: precision-recall, F1 a class, loss curves, reliability diagrams."""
 
 import matplotlib
 
@@ -8,6 +8,7 @@ import numpy as np
 from matplotlib.ticker import LogLocator, NullLocator
 from sklearn.metrics import precision_recall_curve
 
+import calibration
 from evaluate import ROWS
 from longtail import CLASSES, one_vs_rest
 from outputs import save_figure
@@ -89,6 +90,57 @@ def plot_loss(axes, report, curve):
     axes.legend(fontsize=9, frameon=False)
 
 
+def plot_reliability(axes, scheme, probabilities, split, report):
+    """Of all classes and seeds together; bins that hold nothing are left out."""
+    targets = one_vs_rest(split.test.labels).ravel()
+    weights = np.repeat(calibration.image_weights(split), len(CLASSES))
+    axes.plot([0, 1], [0, 1], color="#bbbbbb", lw=1, zorder=0)
+    for row in calibration.ROWS:
+        if row.scheme != scheme:
+            continue
+        ece = report["calibration"][row.name]["summary"]["mean"]["ece"]["mean"]
+        seeds = [
+            values.ravel()
+            for (name, _, calibrated), values in probabilities.items()
+            if (name, calibrated) == (scheme, row.calibrated)
+        ]
+        weight, predicted, positive = calibration.reliability(
+            np.concatenate(seeds), np.tile(targets, len(seeds)), np.tile(weights, len(seeds))
+        )
+        filled = weight > 0
+        axes.plot(
+            predicted[filled],
+            positive[filled],
+            "o--" if row.calibrated else "o-",
+            mfc="white" if row.calibrated else COLORS[scheme],
+            color=COLORS[scheme],
+            ms=5,
+            lw=1.4,
+            label=f"{'calibrated' if row.calibrated else 'as trained'}: ECE {ece:.4f}",
+        )
+    axes.set(xlabel="sigmoid", xlim=(0, 1), ylim=(0, 1))
+    axes.set_title(SCHEMES[scheme].title, fontsize=11)
+    axes.legend(loc="upper left", fontsize=9, frameon=False)
+
+
+def plot_ece(axes, report):
+    """A class, commonest to rarest, on a logarithmic axis."""
+    x = np.arange(len(CLASSES))
+    for shift, row in zip(np.linspace(-0.3, 0.3, len(calibration.ROWS)), calibration.ROWS):
+        values = report["calibration"][row.name]["summary"]["per_class"]["ece"]
+        axes.plot(
+            x + shift,
+            [v["mean"] for v in values],
+            "o",
+            mfc="white" if row.calibrated else COLORS[row.scheme],
+            color=COLORS[row.scheme],
+            ms=5,
+        )
+    axes.set_yscale("log")
+    axes.set_xticks(x, [f"{n:,}" for n in report["data"]["counts"]], fontsize=7)
+    axes.set_title("ECE a class, by its training images", fontsize=11)
+
+
 def title(report):
     def mean(row, metric):
         return report["results"][row]["summary"]["mean"][metric]["mean"]
@@ -103,11 +155,11 @@ def title(report):
     )
 
 
-def plot(report, scores, test_labels, path):
-    """Write the PNG. scores: {(scheme, seed): (N, 10)}."""
-    targets = one_vs_rest(test_labels)
-    figure = plt.figure(figsize=(15, 8.6), layout="constrained")
-    grid = figure.add_gridspec(2, RARE, height_ratios=(1, 1))
+def plot(report, scores, probabilities, split, path):
+    """Write the PNG. scores: {(scheme, seed): (N, 10)}; probabilities: see scoring."""
+    targets = one_vs_rest(split.test.labels)
+    figure = plt.figure(figsize=(15, 12.6), layout="constrained")
+    grid = figure.add_gridspec(3, RARE)
     rare = range(len(CLASSES) - RARE, len(CLASSES))
     for column, c in enumerate(rare):
         axes = figure.add_subplot(grid[0, column])
@@ -119,6 +171,12 @@ def plot(report, scores, test_labels, path):
         axes = figure.add_subplot(grid[1, column])
         plot_loss(axes, report, curve)
         axes.set_title(words, fontsize=11)
+    for column, scheme in enumerate(SCHEMES):
+        axes = figure.add_subplot(grid[2, column])
+        plot_reliability(axes, scheme, probabilities, split, report)
+        if column == 0:
+            axes.set_ylabel("share of positives")
+    plot_ece(figure.add_subplot(grid[2, len(SCHEMES)]), report)
     for axes in figure.axes:
         axes.spines[["top", "right"]].set_visible(False)
     figure.suptitle(title(report), fontsize=12)

@@ -2,6 +2,7 @@
 
 import statistics
 
+import calibration
 from evaluate import CUT, METRICS, ROWS
 from longtail import CLASSES
 from schemes import BASELINE, DEFAULT
@@ -27,6 +28,16 @@ def class_table(results, metric, counts):
     values = [results[row.name]["summary"]["per_class"][metric] for row in ROWS]
     for c, (name, n) in enumerate(zip(CLASSES, counts)):
         lines.append(f"{name:12}{n:>7,}" + "".join(f"{cell(v[c], 2):>15}" for v in values))
+    return lines
+
+
+def calibration_table(figures):
+    """A line a run: how far its sigmoids are from probabilities, the mean of the classes."""
+    lines = [f"{'images as of the training':36}{'ECE':>16}{'Brier score':>16}"]
+    for row in calibration.ROWS:
+        mean = figures[row.name]["summary"]["mean"]
+        cells = "".join(f"{cell(mean[m], 4):>16}" for m in calibration.METRICS)
+        lines.append(f"{row.title:36}{cells}")
     return lines
 
 
@@ -66,4 +77,5 @@ def text(report):
     results, counts = report["results"], report["data"]["counts"]
     parts = [class_table(results, metric, counts) for metric in METRICS]
     parts += [heading(report), means_table(results), gain_lines(results)]
+    parts.append(calibration_table(report["calibration"]))
     return "\n\n".join("\n".join(part) for part in parts)

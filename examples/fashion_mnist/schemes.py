@@ -2,26 +2,26 @@
 
 from collections import namedtuple
 
+from weighted_sigmoid_loss import schemes
+
 BETA = 0.999
 
 
-def effective_number(counts, beta=BETA):
-    """Weights by the effective number of samples, scaled so that the commonest class has 1.
-
-    A class with n images counts as (1 - beta^n) / (1 - beta) distinct ones, and weighs the inverse
-    (Cui et al., Class-Balanced Loss Based on Effective Number of Samples, CVPR 2019).
-    """
-    effective = [(1 - beta**n) / (1 - beta) for n in counts]
-    return [max(effective) / e for e in effective]
+def effective_number(counts):
+    return schemes.effective_number(counts, negatives(counts), BETA).cls_weight
 
 
 def negatives_to_positives(counts):
     """The plain ratio, which makes both terms of a class's loss weigh the same in all."""
-    return [(sum(counts) - n) / n for n in counts]
+    return schemes.ratio(counts, negatives(counts)).cls_weight
 
 
 def unweighted(counts):
     return [1.0 for _ in counts]
+
+
+def negatives(counts):
+    return [sum(counts) - n for n in counts]
 
 
 Scheme = namedtuple("Scheme", "title weights")
