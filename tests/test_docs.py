@@ -1,19 +1,25 @@
 """The documents against the code: prototxts run, tables and figures are right, names exist."""
 
 import re
+import sys
 import unicodedata
 from pathlib import Path
 
 import caffe
+import h5py
 import numpy as np
 import pytest
 from caffe.proto import caffe_pb2
 from google.protobuf import text_format
 
+from weighted_sigmoid_loss import __main__ as package
+from weighted_sigmoid_loss.class_weights import SCHEMES
+
 ROOT = Path(__file__).resolve().parent.parent
 READMES = ["README.md", "README.zh-CN.md"]
 DERIVATIONS = ["docs/derivation.md", "docs/derivation.zh-CN.md"]
 FORKS = ["docs/forks.md", "docs/forks.zh-CN.md"]
+TOOLS = ["docs/tools.md", "docs/tools.zh-CN.md"]
 DOCUMENTS = [
     *READMES,
     "CHANGELOG.md",
@@ -281,6 +287,38 @@ def test_bounds_are_those_of_the_code(document):
             assert bound == stated[-1], function
 
 
+@pytest.mark.parametrize("document", READMES)
+def test_output_of_class_weights(document, tmp_path, monkeypatch, package_command):
+    """On labels with the counts of the demo's training set."""
+    (shown,) = (text for text in blocks(document, "text") if "data/train-seed1.txt" in text)
+    rows = re.findall(r"^ +\d+ +([\d,]+) ", shown, re.MULTILINE)
+    classes = np.repeat(np.arange(len(rows)), [int(row.replace(",", "")) for row in rows])
+    (tmp_path / "data").mkdir()
+    with h5py.File(tmp_path / "data" / "train-seed1.h5", "w") as file:
+        file["label"] = np.eye(len(rows), dtype=np.float32)[classes]
+    (tmp_path / "data" / "train-seed1.txt").write_text("data/train-seed1.h5\n")
+    monkeypatch.chdir(tmp_path)
+    assert package_command("class-weights", "data/train-seed1.txt") == (0, shown, "")
+
+
+@pytest.mark.parametrize("document", TOOLS)
+def test_table_of_schemes_is_the_commands(document):
+    rows = table_with(document, "ratio")
+    assert {row[0].split("`")[1] if "`" in row[0] else row[0] for row in rows} == set(SCHEMES)
+
+
+@pytest.mark.parametrize("document", [*READMES, *TOOLS])
+def test_commands_of_the_package_parse(document, monkeypatch):
+    """Those in the code blocks: their names and options exist."""
+    lines = "\n".join(blocks(document, "bash")).replace("\\\n", " ").splitlines()
+    commands = [without_comments(line)[0] for line in lines if "-m weighted_sigmoid_loss" in line]
+    assert commands
+    for command in commands:
+        arguments = command.split(" -m ")[1].split()
+        monkeypatch.setattr(sys, "argv", arguments)
+        assert package.parse_arguments().command == arguments[1]
+
+
 # Names
 
 
@@ -362,7 +400,7 @@ def shape(document):
     return [len(marks) for marks, _ in headings(document)]
 
 
-@pytest.mark.parametrize(("english", "chinese"), [READMES, DERIVATIONS, FORKS])
+@pytest.mark.parametrize(("english", "chinese"), [READMES, DERIVATIONS, FORKS, TOOLS])
 def test_languages_have_the_same_parts(english, chinese):
     assert shape(english) == shape(chinese)
     assert [len(rows) for rows in tables(english)] == [len(rows) for rows in tables(chinese)]
@@ -374,7 +412,7 @@ def test_languages_have_the_same_parts(english, chinese):
         assert [without_comments(b) for b in one] == [without_comments(b) for b in other]
 
 
-@pytest.mark.parametrize(("english", "chinese"), [READMES, DERIVATIONS, FORKS])
+@pytest.mark.parametrize(("english", "chinese"), [READMES, DERIVATIONS, FORKS, TOOLS])
 def test_languages_have_the_same_formulas_and_figures(english, chinese):
     formulas = [re.findall(r"^ {4}\S.*$", prose(d), re.MULTILINE) for d in (english, chinese)]
     assert formulas[0] == formulas[1]

@@ -13,6 +13,8 @@ from caffe.proto import caffe_pb2
 from google.protobuf import text_format
 from one_layer import LIMIT, ULP, Expected, Layer, in_ulp, parse_layer
 
+from weighted_sigmoid_loss import schemes
+
 CATALOGUE = (Path(__file__).resolve().parent.parent / "docs" / "layer.md").read_text()
 
 
@@ -151,9 +153,9 @@ def test_deepmar():
     sigma = 1.0
     # Rates of the catalogue in a data set of 100.
     data = np.arange(100)[:, None] < 100 * p
-    positive, negative = documented_function("DeepMAR", "deepmar_weights")(data, sigma)
-    np.testing.assert_array_equal(own.cls_weight, positive.astype(np.float32))
-    np.testing.assert_array_equal(own.neg_weight, negative.astype(np.float32))
+    positive, negative = schemes.deepmar(data.sum(axis=0), (~data).sum(axis=0), sigma)
+    np.testing.assert_array_equal(own.cls_weight, np.float32(positive))
+    np.testing.assert_array_equal(own.neg_weight, np.float32(negative))
 
     scores, targets = scores_and_targets((20, 3))
     x, t = scores.astype(np.float64), targets.astype(np.float64)
