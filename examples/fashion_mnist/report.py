@@ -76,6 +76,6 @@ def heading(report):
 def text(report):
     results, counts = report["results"], report["data"]["counts"]
     parts = [class_table(results, metric, counts) for metric in METRICS]
-    parts += [heading(report), means_table(results), gain_lines(results)]
     parts.append(calibration_table(report["calibration"]))
+    parts += [heading(report), means_table(results), gain_lines(results)]
     return "\n\n".join("\n".join(part) for part in parts)
