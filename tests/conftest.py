@@ -42,6 +42,7 @@ def package_command(monkeypatch, capfd):
 
     def run(*arguments):
         monkeypatch.setattr(sys, "argv", ["weighted_sigmoid_loss", *map(str, arguments)])
+        capfd.readouterr()  # Caffe's log of what the test itself has run
         status = __main__.main()
         return status, *capfd.readouterr()
 
