@@ -23,6 +23,7 @@ Exit status: 0 done (with --check: nothing to change), 1 failure (with --check: 
 """
 
 import argparse
+import os
 import re
 import sys
 from pathlib import Path
@@ -45,8 +46,13 @@ def main():
     args = parse_arguments()
     try:
         status = act(args)
+        sys.stdout.flush()
     except Refused as error:
         fail(str(error), 2)
+    except BrokenPipeError:
+        # Who reads the output, as `head`, has read enough: what there was to do was done before.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)
     except KeyboardInterrupt:
         fail("interrupted: run it again to finish, or with --remove to take it back", 130)
     except OSError as error:

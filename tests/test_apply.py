@@ -1,6 +1,7 @@
 """scripts/apply.py on copies of a real tree: apply, update, check, remove, refuse, die, patch."""
 
 import ast
+import os
 import shutil
 import subprocess
 import sys
@@ -184,6 +185,18 @@ def test_check_tells_an_applied_tree_by_its_status(tree):
     assert apply(tree, "--check").stdout == ""
     apply(tree, "--check", "--modernize", status=1)
     assert f"--- a/{LAYER}\n+++ /dev/null\n" in apply(tree, "--check", "--remove", status=1).stdout
+
+
+@pytest.mark.parametrize("words", [["--check"], ["--modernize"]])
+def test_reader_that_has_read_enough_is_no_error(tree, words):
+    program = [sys.executable, "-B", ROOT / "scripts" / "apply.py", tree, *words]
+    gone, end = os.pipe()
+    os.close(gone)
+    run = subprocess.run(program, stdout=end, stderr=subprocess.PIPE)
+    os.close(end)
+    assert run.stderr == b""
+    if words != ["--check"]:
+        assert apply(tree, *words, "--check").stdout == ""
 
 
 def test_check_of_a_wrong_tree_is_an_error(tmp_path):
