@@ -8,10 +8,8 @@ what the tests print to build/forks/tests.log. Exit status 0 means that all test
 """
 
 import argparse
-import os
 import shutil
 import subprocess
-import sys
 import sysconfig
 
 import _download
@@ -71,7 +69,7 @@ def run_tests():
         status = subprocess.run(
             [program, "--gtest_color=no", "--gtest_filter=-*GPU*"],
             cwd=TREE,
-            env={**os.environ, **build_environment()},
+            env=build_environment(),
             timeout=TIMEOUT,
             stdin=subprocess.DEVNULL,
             stdout=stream,
@@ -114,4 +112,4 @@ if __name__ == "__main__":
     except KeyboardInterrupt:
         fail("interrupted; the next run goes on from here", 130)
     except OSError as error:
-        sys.exit(f"forks.py: {error.filename or FOLDER}: {error.strerror}")
+        fail(f"{error.filename or FOLDER}: {error.strerror}")
