@@ -186,14 +186,25 @@ def test_axis_of_a_convolution(axis, folder):
     same(folder.before(), folder.after())
 
 
-def test_nothing_but_the_bias_changes(folder):
+def test_nothing_but_the_bias_and_the_loss_change(folder):
     folder.write(NET)
     folder.calibrated()
     old, new = folder.trained(folder.model), folder.trained()
     for model in (old, new):
         (score,) = (layer for layer in model.layer if layer.name == "score")
         score.blobs[1].ClearField("data")
+    assert old.layer[-1].type == "SigmoidCrossEntropyWeightLoss"
+    assert (new.layer[-1].name, new.layer[-1].type) == ("loss", "Sigmoid")
+    del old.layer[-1], new.layer[-1]
     assert old == new
+
+
+def test_not_twice(folder):
+    folder.write(NET)
+    folder.calibrated()
+    Path(f"{folder.prefix}.caffemodel").rename(folder.model)
+    Path(f"{folder.prefix}.prototxt").unlink()
+    assert "in place of layer 'loss': it is calibrated already" in folder.refused()
 
 
 def test_what_it_prints(folder):
@@ -496,6 +507,8 @@ FIVE = NET.replace("num_output: 3", "num_output: 5").replace("dim: 3", "dim: 5")
         ),
         (NET.replace(maker(), maker(more="bias_term: false")), "shape [3, 120] there, and the"),
         (conv_net("Convolution"), "layer 'score' is of type Convolution there, and InnerProduct"),
+        (NET.replace("12.5", "12"), "it was trained with another cls_weight in layer 'loss' than"),
+        (NET.replace(WEIGHTS, ""), "it was trained with another cls_weight in layer 'loss' than"),
     ],
 )
 def test_model_of_another_net(other, message, folder):

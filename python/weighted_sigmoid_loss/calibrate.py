@@ -128,6 +128,8 @@ def calibrate(net, model, chosen=None, shapes=None):
         refuse_readers(net, kept, maker)
         refuse_shared_bias(net, maker)
         folds.append(fold(net.layer[i], net.layer[maker], model))
+        check_record(net.layer[i], net.layer[maker], model)
+        record_sigmoid(net.layer[i], net.layer[maker], model)
         set_bias_term(deploy, net.layer[maker])
     from google.protobuf import text_format
 
@@ -299,6 +301,43 @@ def check_fits(layer, model):
             f"{', '.join(map(str, shapes)) or 'none'} there, and the prototxt says num_output: "
             f"{outputs}, bias_term: {str(bias_term).lower()}"
         )
+
+
+def recorded_losses(loss, model):
+    """A model has the layers of its training net, this loss among them."""
+    return [one for one in model.layer if (one.name, one.type) == (readable(loss.name), NATIVE)]
+
+
+def check_record(loss, maker, model):
+    """Refuse a model that was trained with other weights, or that is calibrated already."""
+    recorded = recorded_losses(loss, model)
+    for name in ("cls_weight", "neg_weight"):
+        # No weight is 1.
+        now, *then = (
+            list(getattr(getattr(one, PARAMETER), name)) or [1.0] for one in [loss, *recorded]
+        )
+        if any(one != now for one in then):
+            raise Refused(
+                f"the model does not fit the net: it was trained with another {name} in "
+                f"{title(loss)} than the prototxt has"
+            )
+    scores = readable(maker.top[0])
+    if not recorded and any(
+        one.type == "Sigmoid" and list(one.bottom) == [scores] for one in model.layer
+    ):
+        raise Refused(
+            f"the model has a Sigmoid in place of {title(loss)}: it is calibrated already"
+        )
+
+
+def record_sigmoid(loss, maker, model):
+    """Have the model say that it is calibrated, so that nobody does so twice."""
+    for one in recorded_losses(loss, model):
+        name, top = one.name, one.top[0]
+        one.Clear()
+        one.name, one.type = name, "Sigmoid"
+        one.bottom.append(readable(maker.top[0]))
+        one.top.append(top)
 
 
 def parameter(layer):
