@@ -145,7 +145,14 @@ def test_other_iterations_are_another_training(arguments, copied):
 @pytest.mark.parametrize("to_group", [True, False], ids=["Ctrl-C", "demo killed"])
 def test_interrupted_training_is_not_taken_for_finished(arguments, copied, to_group):
     command = [sys.executable, DEMO / "demo.py", *arguments[:-1], "5000", "--output", copied]
-    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, start_new_session=True)
+    process = subprocess.Popen(
+        command,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+        # A shell's background job, as this may be itself, starts with Ctrl-C ignored.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )
     log = copied / "models" / "effective_number-seed1" / "train.log"
     old = log.stat().st_mtime_ns
     while log.stat().st_mtime_ns == old or "Iteration 25 " not in log.read_text(encoding="utf-8"):
