@@ -1,4 +1,19 @@
-"""The weighted sigmoid cross-entropy loss for Caffe: reference and tools.
+"""The weighted sigmoid cross-entropy loss: loss() and loss_and_grad() of NumPy arrays, the torch
+module for PyTorch, the reference, and tools for Caffe.
 
-__init__, reference and param_str, which the Python layer imports, run on Python 2.7 as well.
+__init__, reference and param_str, which Caffe's Python layer imports, run on Python 2.7 as well.
 """
+
+__version__ = "0.1.0"
+
+_IN_ARRAYS = ("loss", "loss_and_grad")
+
+
+def __getattr__(name):
+    """loss and loss_and_grad when they are asked for: only they need the compiled module."""
+    if name not in _IN_ARRAYS:
+        raise AttributeError("module {!r} has no attribute {!r}".format(__name__, name))
+    from . import arrays
+
+    globals().update((key, getattr(arrays, key)) for key in _IN_ARRAYS)
+    return globals()[name]

@@ -124,6 +124,23 @@ template <typename T>
 LossSums LossAndGradient(const Elements<T>& elements, double scale, T* grad);
 
 /**
+ * @brief Writes the count losses, rounded to T, and gradients; the latter have
+ *        the bits of Gradient's.
+ *
+ * losses overlaps nothing. grad may be the scores, or NULL: it is not wanted.
+ */
+template <typename T>
+LossSums LossesAndGradient(const Elements<T>& elements, double scale, T* losses,
+                           T* grad);
+
+/**
+ * @brief How many elements are not ignored, by their targets alone: what
+ *        LossAndGradient's scale needs first for VALID.
+ */
+template <typename T>
+std::uint64_t CountValid(const Elements<T>& elements);
+
+/**
  * @brief Writes b_pos, b_neg a scope to balance: with P = sum t and
  *        Q = sum (1 - t) over the scope's elements that are not ignored,
  *        Q / (P + Q) and P / (P + Q), or 0 and 0 where there are none.

@@ -58,9 +58,11 @@ struct Loops {
   StretchSums (*loss_and_gradient_each)(const Stretch<T>&, const double* a,
                                         const double* b, T* grad);
   /// Writes each element's loss and gradient, 0 where it is ignored, for any
-  /// count: what the others sum and write, for proofs of their accuracy.
-  void (*elements)(const Stretch<T>&, double a, double b, double* losses,
-                   T* grad);
+  /// count: what the others sum and write. Without the sum of losses.
+  StretchSums (*elements)(const Stretch<T>&, double a, double b, double* losses,
+                          T* grad);
+  StretchSums (*elements_each)(const Stretch<T>&, const double* a,
+                               const double* b, double* losses, T* grad);
   /// Adds each target t that is not ignored to positives, 1 - t to negatives.
   void (*add_targets)(const Stretch<T>&, double* positives, double* negatives);
   /// The sum of at most kBlock values.

@@ -214,9 +214,15 @@ void GradientEach(const Stretch<T>& stretch, const double* a, const double* b,
 }
 
 template <typename T>
-void Elements(const Stretch<T>& stretch, double a, double b, double* losses,
-              T* grad) {
-  Visit<true, true>(stretch, Same<T>(a), Same<T>(b), losses, grad);
+StretchSums Elements(const Stretch<T>& stretch, double a, double b,
+                     double* losses, T* grad) {
+  return Visit<true, true>(stretch, Same<T>(a), Same<T>(b), losses, grad);
+}
+
+template <typename T>
+StretchSums ElementsEach(const Stretch<T>& stretch, const double* a,
+                         const double* b, double* losses, T* grad) {
+  return Visit<true, true>(stretch, a, b, losses, grad);
 }
 
 template <typename T>
@@ -278,6 +284,7 @@ Loops<T> MakeLoops(const char* name) {
                           LossAndGradient<T>,
                           LossAndGradientEach<T>,
                           Elements<T>,
+                          ElementsEach<T>,
                           AddTargets<T>,
                           Sum,
                           Fill,

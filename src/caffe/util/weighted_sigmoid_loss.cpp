@@ -7,6 +7,7 @@
 
 #include <algorithm>
 #include <limits>
+#include <numeric>
 
 #include "caffe/util/weighted_sigmoid_loss_loops.hpp"
 #include "caffe/util/weighted_sigmoid_loss_parts.hpp"
@@ -128,6 +129,19 @@ class Block {
                ? loops_.loss_and_gradient(stretch(), *a_, *b_, grad + begin_)
                : loops_.loss_and_gradient_each(stretch(), a_, b_,
                                                grad + begin_);
+  }
+
+  /// grad may be NULL.
+  StretchSums LossesAndGradient(T* losses, T* grad) const {
+    double exact[kBlock];
+    T unwanted[kBlock];
+    T* const block_grad = grad ? grad + begin_ : unwanted;
+    StretchSums sums =
+        is_same_ ? loops_.elements(stretch(), *a_, *b_, exact, block_grad)
+                 : loops_.elements_each(stretch(), a_, b_, exact, block_grad);
+    std::copy(exact, exact + (end_ - begin_), losses + begin_);
+    sums.loss = loops_.sum(exact, end_ - begin_);
+    return sums;
   }
 
   bool has_bad_weights() const { return has_bad_weights_; }
@@ -401,12 +415,42 @@ LossSums LossAndGradient(const Elements<T>& elements, double scale, T* grad) {
   });
 }
 
-#define INSTANTIATE(T)                                                  \
-  template LossSums Loss<T>(const Elements<T>& elements, double scale); \
-  template void Gradient<T>(const Elements<T>& elements, double scale,  \
-                            T* grad);                                   \
-  template LossSums LossAndGradient<T>(const Elements<T>& elements,     \
-                                       double scale, T* grad)
+template <typename T>
+LossSums LossesAndGradient(const Elements<T>& elements, double scale, T* losses,
+                           T* grad) {
+  return Sum(elements, scale, [=](const Block<T>& block) {
+    return block.LossesAndGradient(losses, grad);
+  });
+}
+
+template <typename T>
+std::uint64_t CountValid(const Elements<T>& elements) {
+  if (!elements.has_ignore_label) {
+    return elements.count;
+  }
+  const T* const targets = elements.targets;
+  const std::size_t parts = Parts(elements.count);
+  std::size_t ignored[kParts] = {};
+  ForEachPart(parts, Threads(elements.count), [&](std::size_t part) {
+    ignored[part] =
+        std::count(targets + PartBegin(part, parts, elements.count),
+                   targets + PartBegin(part + 1, parts, elements.count),
+                   elements.ignore_label);
+  });
+  return elements.count - std::accumulate(ignored, ignored + parts,
+                                          std::size_t(0));
+}
+
+#define INSTANTIATE(T)                                                    \
+  template LossSums Loss<T>(const Elements<T>& elements, double scale);   \
+  template void Gradient<T>(const Elements<T>& elements, double scale,    \
+                            T* grad);                                     \
+  template LossSums LossAndGradient<T>(const Elements<T>& elements,       \
+                                       double scale, T* grad);            \
+  template LossSums LossesAndGradient<T>(const Elements<T>& elements,     \
+                                         double scale, T* losses,         \
+                                         T* grad);                        \
+  template std::uint64_t CountValid<T>(const Elements<T>& elements)
 
 INSTANTIATE(float);   // NOLINT(readability/function)
 INSTANTIATE(double);  // NOLINT(readability/function)
