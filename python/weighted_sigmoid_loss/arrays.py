@@ -271,10 +271,10 @@ def _numbers(name: str, values: Weights) -> npt.NDArray[np.float64]:
     if isinstance(values, (int, float)):
         check_weight(name, values)
         return np.array([values], np.float64)
-    try:
-        numbers = np.array(values, np.float64)
-    except (TypeError, ValueError):
-        raise TypeError(f"{name}: need a number or a sequence of them, got {values!r}") from None
+    given = np.asarray(values)
+    if given.dtype.kind not in "iuf":
+        raise TypeError(f"{name}: need a number or a sequence of them, got {values!r}")
+    numbers = given.astype(np.float64)
     if numbers.ndim > 1:
         raise ValueError(f"{name}: need a number or one a channel, got shape {numbers.shape}")
     for value in (numbers.min(), numbers.max()) if numbers.size else ():

@@ -1,0 +1,243 @@
+"""The loss of PyTorch's CPU tensors, in place of BCEWithLogitsLoss: as accurate and as fast as the
+kernel.
+
+    from weighted_sigmoid_loss.torch import BCEWithLogitsLoss
+
+    criterion = BCEWithLogitsLoss(pos_weight=torch.tensor([1.0, 12.5, 80.0]))
+
+The gradient is computed together with the loss where the input requires one.
+"""
+
+from __future__ import annotations
+
+import math
+import threading
+import weakref
+from typing import Any, Optional
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from .arrays import check_weight, checked_compute
+
+REDUCTIONS = ("none", "mean", "sum")
+
+
+class BCEWithLogitsLoss(torch.nn.BCEWithLogitsLoss):
+    """torch.nn.BCEWithLogitsLoss, computed by binary_cross_entropy_with_logits() of this module.
+
+    It has that module's parameters, buffers and state_dict. It is for CPU tensors of float32 and
+    float64; the function has the errors.
+    """
+
+    def forward(self, input: Tensor, target: Tensor) -> Tensor:
+        return binary_cross_entropy_with_logits(
+            input, target, self.weight, pos_weight=self.pos_weight, reduction=self.reduction
+        )
+
+
+def binary_cross_entropy_with_logits(
+    input: Tensor,
+    target: Tensor,
+    weight: Optional[Tensor] = None,
+    *,
+    pos_weight: Optional[Tensor] = None,
+    reduction: str = "mean",
+) -> Tensor:
+    """Return the loss as torch.nn.functional.binary_cross_entropy_with_logits() does.
+
+    With score x, target t, and w and p the element's entries in weight and pos_weight, its loss is
+
+        w (p t softplus(-x) + (1 - t) softplus(x))
+
+    input: the scores, of any shape, float32 or float64, on the CPU.
+    target: the same shape and type, in [0, 1]; soft ones too.
+    weight, pos_weight: of the same type and any shape that broadcasts to input's, from the last
+        axis, as PyTorch does. Finite, not negative.
+    reduction: "none" is the loss of each element, "sum" their sum, "mean" that over their number.
+
+    Only the input has a gradient, and it has no second derivative: asking for one is a
+    RuntimeError. Tensors that are not contiguous are copied.
+
+    Raises TypeError for another type, and ValueError for a tensor that is not a dense one on the
+    CPU, a shape that does not fit, a weight that is negative or not finite, an unknown reduction,
+    and a target or weight that requires a gradient. Targets outside [0, 1] are used as they are,
+    with a UserWarning.
+    """
+    _check(input, target, weight, pos_weight, reduction)
+    if input.requires_grad and torch.is_grad_enabled():
+        result: Tensor = _Loss.apply(input, target, weight, pos_weight, reduction)
+        return result
+    return _compute(input, target, weight, pos_weight, reduction, None)
+
+
+class _Gradients:
+    """Where gradients are written. The memory of the last large one is used again once it is free:
+    the system clears new memory, which takes as long as half of the loss."""
+
+    LARGE = 32 << 20  # bytes: from here on, glibc takes every allocation from the system
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._memory: Any = None
+        self._lease: Any = None
+
+    def like(self, input: Tensor) -> Tensor:
+        """A contiguous tensor of the input's shape and type."""
+        size = input.numel() * input.element_size()
+        if size < self.LARGE:
+            return torch.empty(input.shape, dtype=input.dtype)
+        with self._lock:
+            in_use = self._lease is not None and self._lease() is not None
+            if in_use or self._memory is None or self._memory.nbytes != size:
+                self._memory = np.empty(size, np.uint8)
+            dtype = np.float32 if input.dtype == torch.float32 else np.float64
+            lease = self._memory.view(dtype).reshape(input.shape)
+            # The tensor, and all that shares its memory, keeps this array alive.
+            self._lease = weakref.ref(lease)
+        return torch.from_numpy(lease)
+
+
+_gradients = _Gradients()
+
+
+class _Loss(torch.autograd.Function):
+    """Forward keeps the gradient, which the first backward hands over; any further one, of a graph
+    that was retained, computes it again. So nobody else holds what was handed over."""
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        input: Tensor,
+        target: Tensor,
+        weight: Optional[Tensor],
+        pos_weight: Optional[Tensor],
+        reduction: str,
+    ) -> Tensor:
+        ctx.save_for_backward(input, target, weight, pos_weight)
+        ctx.reduction = reduction
+        ctx.grad = _gradients.like(input)
+        return _compute(input, target, weight, pos_weight, reduction, ctx.grad)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad_output: Tensor) -> tuple[Optional[Tensor], ...]:
+        input, target, weight, pos_weight = ctx.saved_tensors
+        grad, ctx.grad = ctx.grad, None
+        if grad is None:
+            grad = _gradients.like(input)
+            _compute(input, target, weight, pos_weight, ctx.reduction, grad)
+        if ctx.reduction == "none" or grad_output.item() != 1:
+            grad *= grad_output
+        return grad, None, None, None, None
+
+
+def _compute(
+    input: Tensor,
+    target: Tensor,
+    weight: Optional[Tensor],
+    pos_weight: Optional[Tensor],
+    reduction: str,
+    grad: Optional[Tensor],
+) -> Tensor:
+    """The loss, and where grad is a tensor also that, of tensors that were checked."""
+    shape = tuple(input.shape)
+    cls_weight, inner = _channels(pos_weight, shape)
+    losses = torch.empty(shape, dtype=input.dtype) if reduction == "none" else None
+    total = checked_compute(
+        _array(input),
+        _array(target),
+        None if grad is None else grad.numpy(),
+        None if losses is None else losses.numpy(),
+        None if weight is None else _array(weight.reshape(_aligned_shape(weight, shape))),
+        cls_weight,
+        np.ones(cls_weight.size),
+        inner,
+        None,
+        None,
+        float(max(1, math.prod(shape))) if reduction == "mean" else 1.0,
+    )
+    if losses is not None:
+        return losses
+    if reduction == "mean" and math.prod(shape) == 0:
+        total = math.nan
+    return torch.tensor(total, dtype=input.dtype)
+
+
+def _array(tensor: Tensor) -> Any:
+    """The tensor's memory, or a copy where that is not contiguous."""
+    return tensor.detach().contiguous().numpy()
+
+
+def _aligned_shape(tensor: Tensor, shape: tuple[int, ...]) -> tuple[int, ...]:
+    """Its shape with as many axes as that, from the last."""
+    return (1,) * (len(shape) - tensor.ndim) + tuple(tensor.shape)
+
+
+def _channels(pos_weight: Optional[Tensor], shape: tuple[int, ...]) -> tuple[Any, int]:
+    """pos_weight as the kernel takes it: a number a channel, and how many elements each is for.
+
+    From the first of its axes to the last that is longer than 1, all elements are channels.
+    """
+    if pos_weight is None:
+        return np.ones(1), 1
+    aligned = _aligned_shape(pos_weight, shape)
+    long = [axis for axis, size in enumerate(aligned) if size > 1]
+    begin, end = (long[0], long[-1] + 1) if long else (0, 0)
+    of_channels = pos_weight.detach().reshape(aligned[begin:end]).expand(shape[begin:end])
+    cls_weight = of_channels.to(torch.float64).numpy().reshape(-1)
+    for value in (cls_weight.min(), cls_weight.max()) if cls_weight.size else ():
+        check_weight("pos_weight", value)
+    return cls_weight, max(1, math.prod(shape[end:])) if long else 1
+
+
+def _check(
+    input: Tensor,
+    target: Tensor,
+    weight: Optional[Tensor],
+    pos_weight: Optional[Tensor],
+    reduction: str,
+) -> None:
+    if reduction not in REDUCTIONS:
+        raise ValueError(f"reduction: need one of {REDUCTIONS}, got {reduction!r}")
+    _check_tensor("input", input, input)
+    if input.dtype not in (torch.float32, torch.float64):
+        raise TypeError(
+            f"input: need float32 or float64, got {input.dtype}; convert it, with .float() say"
+        )
+    _check_tensor("target", target, input)
+    if target.shape != input.shape:
+        raise ValueError(
+            f"target: need the input's shape {tuple(input.shape)}, got {tuple(target.shape)}"
+        )
+    for name, tensor in (("weight", weight), ("pos_weight", pos_weight)):
+        if tensor is not None:
+            _check_tensor(name, tensor, input)
+            _check_broadcast(name, tensor, input)
+    if torch.is_grad_enabled():
+        for name, tensor in (("target", target), ("weight", weight), ("pos_weight", pos_weight)):
+            if tensor is not None and tensor.requires_grad:
+                raise ValueError(f"{name}: only the input has a gradient; detach() the {name}")
+
+
+def _check_tensor(name: str, tensor: Tensor, input: Tensor) -> None:
+    if not isinstance(tensor, Tensor):
+        raise TypeError(f"{name}: need a tensor, got {type(tensor).__name__}")
+    if tensor.device.type != "cpu" or tensor.layout != torch.strided:
+        raise ValueError(
+            f"{name}: need a dense tensor on the CPU, got a {tensor.layout} one on "
+            f"{tensor.device}; torch.nn.BCEWithLogitsLoss serves other devices"
+        )
+    if tensor.dtype != input.dtype:
+        raise TypeError(f"{name}: need the input's {input.dtype}, got {tensor.dtype}")
+
+
+def _check_broadcast(name: str, tensor: Tensor, input: Tensor) -> None:
+    given, shape = tuple(tensor.shape), tuple(input.shape)
+    fits = len(given) <= len(shape) and all(
+        size in (1, other) for size, other in zip(given[::-1], shape[::-1])
+    )
+    if not fits:
+        raise ValueError(f"{name}: shape {given} does not broadcast to the input's {shape}")
