@@ -20,7 +20,7 @@ PACKAGES = $(PYTHON) scripts/install_packages.py
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help demo edges runtest bench exhaustive arm64 forks patch cuda cuda-check gpu-bundle sanitize lint clean
+.PHONY: help demo edges runtest wheel bench exhaustive arm64 forks patch cuda cuda-check gpu-bundle sanitize lint clean
 
 help: ## this list
 	@echo "Caffe with the layer SigmoidCrossEntropyWeightLoss"
@@ -47,6 +47,11 @@ runtest: ## run all tests: upstream's and ours, C++ and Python
 	$(BUILD) cpu --tests
 	$(PYTHON) scripts/runtest.py
 
+wheel: ## the Python package, which needs no Caffe: build/wheels
+	$(PACKAGES) build
+	$(PACKAGES) --optional parity
+	$(PYTHON) scripts/wheel.py
+
 exhaustive: ## prove the elements' accuracy: all float scores, a billion double ones
 	$(PACKAGES) exhaustive
 	$(PYTHON) scripts/exhaustive.py
@@ -69,6 +74,7 @@ bench: ## measure against NumPy, PyTorch, JAX and upstream's layer on the CPU: b
 	$(PACKAGES) build
 	$(BUILD) cpu
 	$(PYTHON) scripts/make_venv.py build/bench-venv --requirements benchmarks/requirements.txt
+	$(PYTHON) scripts/wheel.py --install build/bench-venv/bin/python
 	build/bench-venv/bin/python benchmarks/cpu.py --install build/cpu/install --output build/bench
 
 patch: ## write the layer as one patch on a stock Caffe tree: build/weighted_sigmoid_loss.patch
@@ -96,4 +102,4 @@ lint: ## check the format and style of all files that are ours
 	$(PYTHON) scripts/lint.py
 
 clean: ## remove all that was built, but not Caffe's source
-	rm -rf build/cpu build/cuda build/gpu build/gpu-bundle* build/exhaustive build/arm64 build/forks build/sanitize build/venv build/bench-venv build/lint-venv
+	rm -rf build/cpu build/cuda build/gpu build/gpu-bundle* build/exhaustive build/arm64 build/forks build/sanitize build/venv build/bench-venv build/lint-venv build/package-venv build/wheel-venv build/wheels build/python

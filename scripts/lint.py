@@ -21,7 +21,7 @@ NOT_FOR_KERNEL = ["caffe/alt_fn", "caffe/random_fn"]
 
 
 def cpp_files():
-    folders = [ROOT / name for name in ("include", "src", "tests", "benchmarks")]
+    folders = [ROOT / name for name in ("include", "src", "python", "tests", "benchmarks")]
     found = (path for folder in folders for path in folder.rglob("*"))
     return sorted(p.relative_to(ROOT) for p in found if p.suffix in {".hpp", ".cpp", ".cu"})
 

@@ -1,9 +1,10 @@
 #!/usr/bin/python3
 """Run all tests on the Caffe that `scripts/build.py cpu --tests` built, and count them.
 
-These are upstream's C++ tests with ours, upstream's Python tests, and ours. Each of upstream's
-C++ cases must have run: their list is tests/upstream_cases.txt, which is checked against the
-unpatched source. The last line has the totals; exit status 0 means that all of them passed.
+These are upstream's C++ tests with ours, upstream's Python tests, and ours, and the tests of the
+Python package, which is built for them. Each of upstream's C++ cases must have run: their list is
+tests/upstream_cases.txt, which is checked against the unpatched source. The last line has the
+totals; exit status 0 means that all of them passed.
 """
 
 import os
@@ -19,6 +20,7 @@ from _common import ROOT, fail
 from _upstream_cases import upstream_cases
 from build import Build
 from make_venv import make_venv
+from wheel import installed_wheel
 
 SOURCE = ROOT / "build" / "source" / "caffe"
 CPU = ROOT / "build" / "cpu"
@@ -87,10 +89,11 @@ def missing_upstream_cases(results):
     return missing
 
 
-def python_tests(scratch, name, *arguments):
+def python_tests(scratch, name, *arguments, python=None):
     """Run pytest, which prints its own results; return {test: passed, or None where skipped}."""
     report = scratch / f"{name}.xml"
-    argv = [make_venv(ROOT / "build" / "venv"), "-m", "pytest", "--quiet", f"--junitxml={report}"]
+    python = python or make_venv(ROOT / "build" / "venv")
+    argv = [python, "-m", "pytest", "--quiet", f"--junitxml={report}"]
     run([*argv, *arguments], scratch if name == "upstream" else ROOT)
     if not report.exists():
         fail(f"pytest did not finish on the {name} tests; the lines above say why")
@@ -161,6 +164,12 @@ def main():
         suites["Python, upstream's"] = python_tests(scratch, "upstream", *options, there)
         heading("Python tests, ours")
         suites["Python, ours"] = python_tests(scratch, "our", TESTS)
+        heading("Python tests, the package's")
+        package = TESTS / "package"
+        # Its own settings: in those of the top folder, our sources would hide the wheel.
+        options = ["-c", package / "pytest.ini", package]
+        python = installed_wheel()
+        suites["Python, the package's"] = python_tests(scratch, "package", *options, python=python)
     print()
     sys.exit(0 if table(suites) else 1)
 

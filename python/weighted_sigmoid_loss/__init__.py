@@ -12,7 +12,7 @@ _IN_ARRAYS = ("loss", "loss_and_grad")
 def __getattr__(name):
     """loss and loss_and_grad when they are asked for: only they need the compiled module."""
     if name not in _IN_ARRAYS:
-        raise AttributeError("module {!r} has no attribute {!r}".format(__name__, name))
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     from . import arrays
 
     globals().update((key, getattr(arrays, key)) for key in _IN_ARRAYS)

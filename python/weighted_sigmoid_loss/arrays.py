@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import math
+import os
 import warnings
 from collections.abc import Sequence
-from typing import Optional, TypeVar, Union
+from typing import TypeVar, Union
 
 import numpy as np
 import numpy.typing as npt
@@ -16,7 +17,7 @@ except ModuleNotFoundError as error:
     if error.name != f"{__package__}._kernel":
         raise
     raise ImportError(
-        f"{__package__}: this copy has no compiled kernel, which loss() and loss_and_grad() need: "
+        f"{__package__} in {os.path.dirname(os.path.dirname(__file__))} has no compiled kernel; "
         "`pip install .` in the repository's top folder, and leave this copy off PYTHONPATH",
         name=error.name,
     ) from None
@@ -35,12 +36,12 @@ def loss_and_grad(
     *,
     cls_weight: Weights = 1.0,
     neg_weight: Weights = 1.0,
-    weight: Optional[npt.NDArray[Float]] = None,
+    weight: npt.NDArray[Float] | None = None,
     axis: int = 1,
-    ignore_label: Optional[float] = None,
+    ignore_label: float | None = None,
     normalization: str = "batch_size",
     class_balance: str = "none",
-    out: Optional[npt.NDArray[Float]] = None,
+    out: npt.NDArray[Float] | None = None,
 ) -> tuple[float, npt.NDArray[Float]]:
     """Return the loss and its gradient with respect to the scores, computed in one pass.
 
@@ -80,11 +81,10 @@ def loss_and_grad(
 
     While this computes, other Python threads run; they must not write to the arrays.
     """
+    _check_arrays(scores, targets, weight)
     if out is None:
-        _check_arrays(scores, targets, weight)
         out = np.empty_like(scores, subok=False)
     else:
-        _check_arrays(scores, targets, weight)
         _check_out(out, scores, targets, weight)
     return (
         _compute(
@@ -109,9 +109,9 @@ def loss(
     *,
     cls_weight: Weights = 1.0,
     neg_weight: Weights = 1.0,
-    weight: Optional[npt.NDArray[Float]] = None,
+    weight: npt.NDArray[Float] | None = None,
     axis: int = 1,
-    ignore_label: Optional[float] = None,
+    ignore_label: float | None = None,
     normalization: str = "batch_size",
     class_balance: str = "none",
 ) -> float:
@@ -134,12 +134,12 @@ def loss(
 def _compute(
     scores: npt.NDArray[Float],
     targets: npt.NDArray[Float],
-    grad: Optional[npt.NDArray[Float]],
+    grad: npt.NDArray[Float] | None,
     cls_weight: Weights,
     neg_weight: Weights,
-    weight: Optional[npt.NDArray[Float]],
+    weight: npt.NDArray[Float] | None,
     axis: int,
-    ignore_label: Optional[float],
+    ignore_label: float | None,
     normalization: str,
     class_balance: str,
 ) -> float:
@@ -155,11 +155,10 @@ def _compute(
     if channels > 1:
         positive = _a_channel("cls_weight", positive, shape, axis)
         negative = _a_channel("neg_weight", negative, shape, axis)
-    return checked_compute(
+    total, bad_targets, bad_weights = compute(
         scores,
         targets,
         grad,
-        None,
         None if weight is None else weight.reshape(_aligned_shape(weight, shape)),
         positive,
         negative,
@@ -168,53 +167,29 @@ def _compute(
         _checked_label(ignore_label),
         _normalizer(normalization, scores),
     )
+    if bad_weights or bad_targets:
+        report(scores.size, bad_targets, bad_weights)
+    return total
 
 
-def checked_compute(
-    scores: npt.NDArray[Float],
-    targets: npt.NDArray[Float],
-    grad: Optional[npt.NDArray[Float]],
-    losses: Optional[npt.NDArray[Float]],
-    weight: Optional[npt.NDArray[Float]],
-    cls_weight: npt.NDArray[np.float64],
-    neg_weight: npt.NDArray[np.float64],
-    channel_inner: int,
-    scope: Optional[tuple[int, int]],
-    ignore_label: Optional[float],
-    normalizer: Optional[float],
-) -> float:
-    """The kernel, and what it found in targets and weights as a warning and an error."""
-    total, bad_targets, bad_weights = compute(
-        scores,
-        targets,
-        grad,
-        losses,
-        weight,
-        cls_weight,
-        neg_weight,
-        channel_inner,
-        scope,
-        ignore_label,
-        normalizer,
-    )
+def report(count: int, bad_targets: int, bad_weights: int) -> None:
+    """What the kernel found in count targets and weights, as a warning or an error."""
     if bad_weights:
         raise ValueError(
-            f"weight: {bad_weights} of {scores.size} elements have a weight that is negative or "
-            "not finite"
+            f"weight: {bad_weights} of {count} elements have a weight that is negative or not "
+            "finite"
         )
-    if bad_targets:
-        warnings.warn(
-            f"{bad_targets} of {scores.size} targets are outside [0, 1]; they are used as they "
-            "are. Scale a 0/255 mask by 1/255; name a mark such as -1 or 255 in ignore_label",
-            stacklevel=4,
-        )
-    return total
+    warnings.warn(
+        f"{bad_targets} of {count} targets are outside [0, 1]; they are used as they are. "
+        "Scale a 0/255 mask by 1/255; leave out elements marked -1 or 255",
+        stacklevel=4,
+    )
 
 
 def _check_arrays(
     scores: npt.NDArray[Float],
     targets: npt.NDArray[Float],
-    weight: Optional[npt.NDArray[Float]],
+    weight: npt.NDArray[Float] | None,
 ) -> None:
     if not isinstance(scores, np.ndarray) or scores.dtype not in FLOATS:
         raise TypeError(
@@ -247,7 +222,7 @@ def _check_out(
     out: npt.NDArray[Float],
     scores: npt.NDArray[Float],
     targets: npt.NDArray[Float],
-    weight: Optional[npt.NDArray[Float]],
+    weight: npt.NDArray[Float] | None,
 ) -> None:
     _check_array("out", out, scores)
     if out.shape != scores.shape:
@@ -269,7 +244,7 @@ def _description(value: object) -> str:
 def _numbers(name: str, values: Weights) -> npt.NDArray[np.float64]:
     """Weights of channels as the kernel takes them: at least one."""
     if isinstance(values, (int, float)):
-        check_weight(name, values)
+        _check_weight(name, values)
         return np.array([values], np.float64)
     given = np.asarray(values)
     if given.dtype.kind not in "iuf":
@@ -278,11 +253,11 @@ def _numbers(name: str, values: Weights) -> npt.NDArray[np.float64]:
     if numbers.ndim > 1:
         raise ValueError(f"{name}: need a number or one a channel, got shape {numbers.shape}")
     for value in (numbers.min(), numbers.max()) if numbers.size else ():
-        check_weight(name, value)
+        _check_weight(name, value)
     return numbers.reshape(-1) if numbers.size else np.ones(1)
 
 
-def check_weight(name: str, value: float) -> None:
+def _check_weight(name: str, value: float) -> None:
     if not 0 <= value < math.inf:
         raise ValueError(f"{name}: a weight must be finite and not negative, got {value}")
 
@@ -304,7 +279,9 @@ def _checked_axis(axis: int, shape: tuple[int, ...]) -> int:
     """From the start."""
     ndim = len(shape)
     if not -ndim <= axis < ndim:
-        raise ValueError(f"axis: need {-ndim} to {ndim - 1} for scores of shape {shape}, got {axis}")
+        raise ValueError(
+            f"axis: need {-ndim} to {ndim - 1} for scores of shape {shape}, got {axis}"
+        )
     return axis % ndim
 
 
@@ -327,7 +304,7 @@ def _aligned_shape(weight: npt.NDArray[Float], shape: tuple[int, ...]) -> tuple[
     return given[: len(shape)] + (1,) * (len(shape) - len(given))
 
 
-def _scope(class_balance: str, shape: tuple[int, ...], axis: int) -> Optional[tuple[int, int]]:
+def _scope(class_balance: str, shape: tuple[int, ...], axis: int) -> tuple[int, int] | None:
     """The axis along which the scopes of class_balance lie: its length, and its step's elements."""
     if class_balance == "none":
         return None
@@ -340,13 +317,15 @@ def _scope(class_balance: str, shape: tuple[int, ...], axis: int) -> Optional[tu
     raise ValueError(f"class_balance: need one of {CLASS_BALANCES}, got {class_balance!r}")
 
 
-def _checked_label(ignore_label: Optional[float]) -> Optional[float]:
-    if ignore_label is None or isinstance(ignore_label, (int, float)) and ignore_label == ignore_label:
+def _checked_label(ignore_label: float | None) -> float | None:
+    if ignore_label is None or (
+        isinstance(ignore_label, (int, float)) and ignore_label == ignore_label
+    ):
         return ignore_label
     raise ValueError(f"ignore_label: need a number or None, got {ignore_label!r}")
 
 
-def _normalizer(normalization: str, scores: npt.NDArray[Float]) -> Optional[float]:
+def _normalizer(normalization: str, scores: npt.NDArray[Float]) -> float | None:
     """What to divide by; None where the kernel has to count."""
     if normalization == "batch_size":
         return max(1.0, float(scores.shape[0]))

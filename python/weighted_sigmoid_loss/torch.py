@@ -13,14 +13,14 @@ from __future__ import annotations
 import math
 import threading
 import weakref
-from typing import Any, Optional
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
-from .arrays import check_weight, checked_compute
+from ._kernel import compute_float32_at, compute_float64_at
+from .arrays import report
 
 REDUCTIONS = ("none", "mean", "sum")
 
@@ -41,9 +41,9 @@ class BCEWithLogitsLoss(torch.nn.BCEWithLogitsLoss):
 def binary_cross_entropy_with_logits(
     input: Tensor,
     target: Tensor,
-    weight: Optional[Tensor] = None,
+    weight: Tensor | None = None,
     *,
-    pos_weight: Optional[Tensor] = None,
+    pos_weight: Tensor | None = None,
     reduction: str = "mean",
 ) -> Tensor:
     """Return the loss as torch.nn.functional.binary_cross_entropy_with_logits() does.
@@ -58,8 +58,8 @@ def binary_cross_entropy_with_logits(
         axis, as PyTorch does. Finite, not negative.
     reduction: "none" is the loss of each element, "sum" their sum, "mean" that over their number.
 
-    Only the input has a gradient, and it has no second derivative: asking for one is a
-    RuntimeError. Tensors that are not contiguous are copied.
+    Only the input has a gradient. This has no derivative of its own: differentiating what
+    create_graph=True gave is a RuntimeError. Tensors that are not contiguous are copied.
 
     Raises TypeError for another type, and ValueError for a tensor that is not a dense one on the
     CPU, a shape that does not fit, a weight that is negative or not finite, an unknown reduction,
@@ -88,7 +88,7 @@ class _Gradients:
         """A contiguous tensor of the input's shape and type."""
         size = input.numel() * input.element_size()
         if size < self.LARGE:
-            return torch.empty(input.shape, dtype=input.dtype)
+            return torch.empty_like(input, memory_format=torch.contiguous_format)
         with self._lock:
             in_use = self._lease is not None and self._lease() is not None
             if in_use or self._memory is None or self._memory.nbytes != size:
@@ -112,8 +112,8 @@ class _Loss(torch.autograd.Function):
         ctx: Any,
         input: Tensor,
         target: Tensor,
-        weight: Optional[Tensor],
-        pos_weight: Optional[Tensor],
+        weight: Tensor | None,
+        pos_weight: Tensor | None,
         reduction: str,
     ) -> Tensor:
         ctx.save_for_backward(input, target, weight, pos_weight)
@@ -122,8 +122,7 @@ class _Loss(torch.autograd.Function):
         return _compute(input, target, weight, pos_weight, reduction, ctx.grad)
 
     @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, grad_output: Tensor) -> tuple[Optional[Tensor], ...]:
+    def backward(ctx: Any, grad_output: Tensor) -> tuple[Tensor | None, ...]:
         input, target, weight, pos_weight = ctx.saved_tensors
         grad, ctx.grad = ctx.grad, None
         if grad is None:
@@ -131,73 +130,105 @@ class _Loss(torch.autograd.Function):
             _compute(input, target, weight, pos_weight, ctx.reduction, grad)
         if ctx.reduction == "none" or grad_output.item() != 1:
             grad *= grad_output
+        if torch.is_grad_enabled():  # create_graph=True
+            grad = _NotDifferentiable.apply(grad, input)
         return grad, None, None, None, None
+
+
+class _NotDifferentiable(torch.autograd.Function):
+    """A gradient that may be used, but not as if it did not depend on the input."""
+
+    @staticmethod
+    def forward(ctx: Any, grad: Tensor, input: Tensor) -> Tensor:
+        result: Tensor = grad.view_as(grad)  # another tensor, as autograd wants of an output
+        return result
+
+    @staticmethod
+    def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor | None, ...]:
+        raise RuntimeError(
+            "weighted_sigmoid_loss.torch has no second derivative; "
+            "torch.nn.functional.binary_cross_entropy_with_logits has"
+        )
 
 
 def _compute(
     input: Tensor,
     target: Tensor,
-    weight: Optional[Tensor],
-    pos_weight: Optional[Tensor],
+    weight: Tensor | None,
+    pos_weight: Tensor | None,
     reduction: str,
-    grad: Optional[Tensor],
+    grad: Tensor | None,
 ) -> Tensor:
     """The loss, and where grad is a tensor also that, of tensors that were checked."""
-    shape = tuple(input.shape)
-    cls_weight, inner = _channels(pos_weight, shape)
-    losses = torch.empty(shape, dtype=input.dtype) if reduction == "none" else None
-    total = checked_compute(
-        _array(input),
-        _array(target),
-        None if grad is None else grad.numpy(),
-        None if losses is None else losses.numpy(),
-        None if weight is None else _array(weight.reshape(_aligned_shape(weight, shape))),
-        cls_weight,
-        np.ones(cls_weight.size),
+    shape, dtype, count = input.shape, input.dtype, input.numel()
+    input, target = _contiguous(input), _contiguous(target)
+    losses = torch.empty(shape, dtype=dtype) if reduction == "none" else None
+    of_weight: tuple[int, ...] = ()
+    if weight is not None:
+        of_weight = _aligned_shape(weight, shape)
+        weight = _contiguous(weight)
+    channels, inner = 1, 1
+    if pos_weight is not None:
+        if pos_weight.numel() != 1:
+            pos_weight, inner = _channels(pos_weight, shape)
+            channels = pos_weight.numel()
+        pos_weight = _contiguous(pos_weight)
+    # The names keep the memory alive: only addresses are passed on.
+    compute = compute_float32_at if dtype == torch.float32 else compute_float64_at
+    total, bad_targets, bad_weights = compute(
+        shape,
+        input.data_ptr(),
+        target.data_ptr(),
+        0 if grad is None else grad.data_ptr(),
+        0 if losses is None else losses.data_ptr(),
+        0 if weight is None else weight.data_ptr(),
+        of_weight,
+        0 if pos_weight is None else pos_weight.data_ptr(),
+        channels,
         inner,
-        None,
-        None,
-        float(max(1, math.prod(shape))) if reduction == "mean" else 1.0,
+        count if reduction == "mean" and count else 1,
     )
+    if bad_weights or bad_targets:
+        report(count, bad_targets, bad_weights)
     if losses is not None:
         return losses
-    if reduction == "mean" and math.prod(shape) == 0:
+    if reduction == "mean" and count == 0:
         total = math.nan
-    return torch.tensor(total, dtype=input.dtype)
+    result: Tensor = torch.scalar_tensor(total, dtype=dtype)
+    return result
 
 
-def _array(tensor: Tensor) -> Any:
-    """The tensor's memory, or a copy where that is not contiguous."""
-    return tensor.detach().contiguous().numpy()
+def _contiguous(tensor: Tensor) -> Tensor:
+    """The tensor, or a copy where its memory is not its elements in order."""
+    if tensor.is_neg():
+        tensor = torch.resolve_neg(tensor)
+    contiguous: Tensor = tensor.contiguous()
+    return contiguous
 
 
 def _aligned_shape(tensor: Tensor, shape: tuple[int, ...]) -> tuple[int, ...]:
     """Its shape with as many axes as that, from the last."""
-    return (1,) * (len(shape) - tensor.ndim) + tuple(tensor.shape)
+    given = tuple(tensor.shape)
+    return (1,) * (len(shape) - len(given)) + given
 
 
-def _channels(pos_weight: Optional[Tensor], shape: tuple[int, ...]) -> tuple[Any, int]:
+def _channels(pos_weight: Tensor, shape: tuple[int, ...]) -> tuple[Tensor, int]:
     """pos_weight as the kernel takes it: a number a channel, and how many elements each is for.
 
     From the first of its axes to the last that is longer than 1, all elements are channels.
     """
-    if pos_weight is None:
-        return np.ones(1), 1
     aligned = _aligned_shape(pos_weight, shape)
-    long = [axis for axis, size in enumerate(aligned) if size > 1]
-    begin, end = (long[0], long[-1] + 1) if long else (0, 0)
+    long = [axis for axis, size in enumerate(aligned) if size != 1]
+    begin, end = long[0], long[-1] + 1
     of_channels = pos_weight.detach().reshape(aligned[begin:end]).expand(shape[begin:end])
-    cls_weight = of_channels.to(torch.float64).numpy().reshape(-1)
-    for value in (cls_weight.min(), cls_weight.max()) if cls_weight.size else ():
-        check_weight("pos_weight", value)
-    return cls_weight, max(1, math.prod(shape[end:])) if long else 1
+    return of_channels, max(1, math.prod(shape[end:]))
 
 
 def _check(
     input: Tensor,
     target: Tensor,
-    weight: Optional[Tensor],
-    pos_weight: Optional[Tensor],
+    weight: Tensor | None,
+    pos_weight: Tensor | None,
     reduction: str,
 ) -> None:
     if reduction not in REDUCTIONS:
@@ -225,7 +256,7 @@ def _check(
 def _check_tensor(name: str, tensor: Tensor, input: Tensor) -> None:
     if not isinstance(tensor, Tensor):
         raise TypeError(f"{name}: need a tensor, got {type(tensor).__name__}")
-    if tensor.device.type != "cpu" or tensor.layout != torch.strided:
+    if not tensor.is_cpu or tensor.layout != torch.strided:
         raise ValueError(
             f"{name}: need a dense tensor on the CPU, got a {tensor.layout} one on "
             f"{tensor.device}; torch.nn.BCEWithLogitsLoss serves other devices"

@@ -1,16 +1,26 @@
-"""The tests of the installed Python package. scripts/runtest.py runs them in build/package-venv,
-into which scripts/wheel.py has installed the wheel."""
+"""The tests of the installed Python package, in the environment that scripts/wheel.py makes."""
 
-import importlib.util
+import os
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parent.parent.parent
-INSTALLED = importlib.util.find_spec("weighted_sigmoid_loss._kernel") is not None
+import pytest
 
-if INSTALLED:
-    # pycaffe comes last, since a copy of the package without the kernel is beside it.
-    sys.path += [str(ROOT / "tests"), str(ROOT / "build" / "cpu" / "install" / "python")]
+ROOT = Path(__file__).resolve().parent.parent.parent
+PYCAFFE = ROOT / "build" / "cpu" / "install" / "python"
+# Beside pycaffe is a copy of the package, without the kernel.
+sys.path[:] = [folder for folder in sys.path if Path(folder) != PYCAFFE]
+# Processes that tests start see what is installed, and nothing else.
+os.environ.pop("PYTHONPATH", None)
+
+if find_spec("weighted_sigmoid_loss._kernel"):
+    sys.path += [str(ROOT / "tests"), str(PYCAFFE)]
 else:
-    # Not installed, as in the tests' own environment: here is nothing to test.
+    # Run from the top folder, with the tests of all else: here is nothing to test.
     collect_ignore_glob = ["test_*.py"]
+
+
+@pytest.fixture(scope="session")
+def root():
+    return ROOT

@@ -110,15 +110,19 @@ def problems(draw):
         weight = random.random(lengths + [1] * draw(st.integers(0, 2))).astype(dtype)
         if weight.ndim > len(shape):
             weight = weight.reshape(weight.shape[: len(shape)] + (1,) * (weight.ndim - len(shape)))
-    return scores, targets, {
-        "weight": weight,
-        "cls_weight": draw(weights),
-        "neg_weight": draw(weights),
-        "axis": axis,
-        "class_balance": draw(st.sampled_from(["NONE", "BATCH", "INSTANCE", "CHANNEL"])),
-        "normalization": draw(st.sampled_from(["FULL", "VALID", "BATCH_SIZE", "NONE"])),
-        "ignore_label": ignore_label,
-    }
+    return (
+        scores,
+        targets,
+        {
+            "weight": weight,
+            "cls_weight": draw(weights),
+            "neg_weight": draw(weights),
+            "axis": axis,
+            "class_balance": draw(st.sampled_from(["NONE", "BATCH", "INSTANCE", "CHANNEL"])),
+            "normalization": draw(st.sampled_from(["FULL", "VALID", "BATCH_SIZE", "NONE"])),
+            "ignore_label": ignore_label,
+        },
+    )
 
 
 @settings(max_examples=300, deadline=None)
@@ -182,8 +186,11 @@ WRONG = [
     (ValueError, "out: .* read-only", {"out": READ_ONLY}),
     (ValueError, "out: need a C-contiguous", {"out": np.zeros((3, 4), np.float32).T}),
     (ValueError, "out: overlaps targets", {"out": TARGETS}),
-    (ValueError, "overlaps the scores", {"scores": LINE[:12], "targets": TARGETS.ravel(),
-                                         "out": LINE[1:13]}),
+    (
+        ValueError,
+        "overlaps the scores",
+        {"scores": LINE[:12], "targets": TARGETS.ravel(), "out": LINE[1:13]},
+    ),
     (ValueError, "cls_weight: .* not negative, got -1", {"cls_weight": -1}),
     (ValueError, "neg_weight: .* got nan", {"neg_weight": float("nan")}),
     (ValueError, "cls_weight: .* got inf", {"cls_weight": [1, np.inf, 2]}),

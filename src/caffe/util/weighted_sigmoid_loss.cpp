@@ -449,15 +449,14 @@ std::uint64_t CountValid(const Elements<T>& elements) {
   return std::accumulate(valid, valid + parts, std::uint64_t(0));
 }
 
-#define INSTANTIATE(T)                                                    \
-  template LossSums Loss<T>(const Elements<T>& elements, double scale);   \
-  template void Gradient<T>(const Elements<T>& elements, double scale,    \
-                            T* grad);                                     \
-  template LossSums LossAndGradient<T>(const Elements<T>& elements,       \
-                                       double scale, T* grad);            \
-  template LossSums LossesAndGradient<T>(const Elements<T>& elements,     \
-                                         double scale, T* losses,         \
-                                         T* grad);                        \
+#define INSTANTIATE(T)                                                      \
+  template LossSums Loss<T>(const Elements<T>& elements, double scale);     \
+  template void Gradient<T>(const Elements<T>& elements, double scale,      \
+                            T* grad);                                       \
+  template LossSums LossAndGradient<T>(const Elements<T>& elements,         \
+                                       double scale, T* grad);              \
+  template LossSums LossesAndGradient<T>(const Elements<T>& elements,       \
+                                         double scale, T* losses, T* grad); \
   template std::uint64_t CountValid<T>(const Elements<T>& elements)
 
 INSTANTIATE(float);   // NOLINT(readability/function)

@@ -1,0 +1,145 @@
+"""The wheel and the sdist as files, and as a user has them: installed, typed, quick to import."""
+
+import os
+import re
+import subprocess
+import sys
+import tarfile
+import textwrap
+import time
+
+import pytest
+
+import weighted_sigmoid_loss
+
+LIMIT = 1_000_000  # bytes
+CLIENT = """
+import numpy as np
+import numpy.typing as npt
+import weighted_sigmoid_loss as wsl
+
+scores: npt.NDArray[np.float32] = np.zeros((3, 2), np.float32)
+loss, grad = wsl.loss_and_grad(scores, scores, cls_weight=[1.0, 2.5], out=scores)
+other: float = wsl.loss(scores, scores, class_balance="batch") + loss
+same: npt.NDArray[np.float32] = grad
+"""
+TORCH_CLIENT = """
+import torch
+from weighted_sigmoid_loss.torch import BCEWithLogitsLoss, binary_cross_entropy_with_logits
+
+scores = torch.zeros(3, 2)
+loss: torch.Tensor = binary_cross_entropy_with_logits(scores, scores, reduction="sum")
+module: torch.nn.Module = BCEWithLogitsLoss(pos_weight=torch.ones(2))
+"""
+
+
+@pytest.fixture(scope="module")
+def wheel(root):
+    (path,) = (root / "build" / "wheels").glob("*.whl")
+    return path
+
+
+def test_wheel_is_small_and_for_any_linux(wheel):
+    assert wheel.stat().st_size < LIMIT
+    assert re.search(r"-manylinux_2_\d+_\w+\.whl$", wheel.name)
+
+
+def test_sdist_has_the_kernel_and_no_caffe(wheel, root):
+    (path,) = wheel.parent.glob("*.tar.gz")
+    with tarfile.open(path) as sdist:
+        names = {name.partition("/")[2] for name in sdist.getnames()}
+    kernel = [
+        p.relative_to(root).as_posix()
+        for folder in ("src", "include")
+        for p in (root / folder).rglob("util/weighted_sigmoid_loss*.[ch]pp")
+    ]
+    assert len(kernel) >= 8 and names >= {*kernel, "LICENSE"}
+    assert not [name for name in names if "layer" in name.lower() or name.startswith("caffe_patch")]
+
+
+def check_types(root, arguments):
+    mypy = [root / "build" / "wheel-venv" / "bin" / "python", "-m", "mypy", "--strict"]
+    options = [
+        "--python-executable",
+        sys.executable,
+        f"--cache-dir={root / 'build' / 'mypy_cache'}",
+    ]
+    done = subprocess.run(
+        [*mypy, *options, *arguments], cwd="/", capture_output=True, text=True, timeout=600
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_types(root, tmp_path):
+    """mypy --strict of the installed package, and of a program that uses it."""
+    client = tmp_path / "client.py"
+    client.write_text(CLIENT)
+    check_types(root, ["-m", "weighted_sigmoid_loss.arrays"])
+    check_types(root, [client])
+
+
+def test_types_of_torch(root, tmp_path):
+    pytest.importorskip("torch", reason="PyTorch is not installed")
+    client = tmp_path / "client.py"
+    client.write_text(TORCH_CLIENT)
+    check_types(root, ["-m", "weighted_sigmoid_loss.torch"])
+    check_types(root, [client])
+
+
+def python(code, **environment):
+    """Seconds that a new Python takes for it, started with an empty environment."""
+    begin = time.perf_counter()
+    done = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(code)],
+        env=environment,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    return time.perf_counter() - begin
+
+
+def test_import_needs_neither_torch_nor_a_compiler(tmp_path):
+    python(
+        """
+        import sys
+        import weighted_sigmoid_loss
+        assert "numpy" not in sys.modules
+        weighted_sigmoid_loss.loss
+        assert not {"torch", "caffe", "h5py"} & set(sys.modules)
+        """,
+        PATH=str(tmp_path),
+    )
+
+
+def test_import_is_quick():
+    """It adds little to NumPy's own import. The best of five, since others use the machine."""
+    numpy = min(python("import numpy") for _ in range(5))
+    ours = min(python("import weighted_sigmoid_loss as w; w.loss") for _ in range(5))
+    assert ours < 1.5 * numpy
+
+
+def test_unknown_name_is_an_attribute_error():
+    with pytest.raises(AttributeError, match="no attribute 'losses'"):
+        _ = weighted_sigmoid_loss.losses
+
+
+def test_instruction_set_can_be_forced():
+    code = """
+    import sys
+    from weighted_sigmoid_loss import _kernel
+    sys.exit(_kernel.instruction_set() != "baseline")
+    """
+    python(code, WEIGHTED_SIGMOID_LOSS_ISA="baseline")
+
+
+def test_copy_without_the_kernel_says_what_to_do(root):
+    """As beside pycaffe, where PYTHONPATH puts it before the wheel."""
+    code = "import weighted_sigmoid_loss; weighted_sigmoid_loss.loss"
+    environment = {**os.environ, "PYTHONPATH": str(root / "python")}
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=environment, capture_output=True, text=True
+    )
+    assert done.returncode != 0
+    last = done.stderr.strip().splitlines()[-1]
+    assert last.startswith("ImportError") and str(root / "python") in last and "pip install" in last
