@@ -25,7 +25,7 @@ class Bench:
     """What a run is made of, and the report that it fills."""
 
     def __init__(self, install, folder, sizes, only=None):
-        """only: the names of those to measure against the floor, "ours" for all of ours."""
+        """only: the groups of those to measure against the floor."""
         self.folder, self.sizes = folder, sizes
         self.adapter = adapter.build(install, folder / "adapter")
         self.report = {
@@ -58,7 +58,7 @@ class Bench:
         return [
             contestant
             for contestant in all_contestants(sets)
-            if not only or ("ours" if contestant.isa else contestant.name) in [*only, "floor"]
+            if not only or contestant.group in [*only, "floor"]
         ]
 
     def start(self, contestants, threads):
@@ -67,7 +67,7 @@ class Bench:
 
     def has_cases(self):
         """Whether the weighted steps are measured: where our layer is."""
-        return any(contestant.isa for contestant in self.contestants)
+        return any(contestant.kind == "layer" for contestant in self.contestants)
 
     def thread_counts(self):
         return sorted({1, self.report["machine"]["cores"]})

@@ -20,6 +20,7 @@ COLORS = {
     "torch-compile": "#9c5700",
     "jax": "#6a3d9a",
 }
+FRONT = "front-torch"
 # How far apart labels are at least, as a share of the panel's height.
 LABEL_HEIGHT = 0.042
 
@@ -34,12 +35,16 @@ def style(name, best_set):
         return {"color": OURS, "lw": 2.8, "marker": "o", "ms": 4.5, "zorder": 3}
     if name == f"one-pass-{best_set}":
         return {"color": OURS, "lw": 1.4, "ls": (0, (1, 1.2))}
+    if name == f"{FRONT}-{best_set}":
+        return {"color": OURS, "lw": 1.4, "ls": (0, (5, 1.5))}
     return {"color": OURS, "lw": 1.1, "alpha": 0.5}
 
 
 def is_drawn(name, best_set):
-    """Of our kernel without the layer, the best set's one pass alone."""
-    return not name.startswith(("two-passes", "one-pass")) or name == f"one-pass-{best_set}"
+    """Of the layer all; of the kernel without it, and of the package, one of the best set."""
+    if name.startswith(("two-passes", "one-pass", "front-")):
+        return name in {f"one-pass-{best_set}", f"{FRONT}-{best_set}"}
+    return name != "torch-overhead"
 
 
 def curve(results, name, threads):

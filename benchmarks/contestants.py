@@ -20,6 +20,8 @@ OURS = {
     "two-passes": "our kernel, two passes",
     "one-pass": "our kernel, one pass",
 }
+# The Python package; with the machine's best instruction set alone.
+FRONTS = {"front-numpy": "our package, NumPy", "front-torch": "our package, PyTorch"}
 
 
 @dataclass(frozen=True)
@@ -34,6 +36,13 @@ class Contestant:
     is_weighted: bool = True
     is_loss: bool = True  # False: it computes something else, so that it cannot agree
 
+    @property
+    def group(self):
+        """What --only names it by."""
+        if self.kind in (*FRONTS, "torch-overhead"):
+            return "package"
+        return "ours" if self.isa else self.name
+
     def problem(self, problem):
         """The problem as this one can solve it."""
         return replace(problem, is_weighted=self.is_weighted)
@@ -46,6 +55,10 @@ OTHERS = [
     Contestant("torch-compile", "PyTorch torch.compile", "torch-compile", 4),
     Contestant("jax", "JAX jit", "jax", 7),
 ]
+# What PyTorch takes for any function that is written in Python and gives a gradient.
+OVERHEAD = Contestant(
+    "torch-overhead", "PyTorch, an empty function", "torch-overhead", 3, is_loss=False
+)
 
 
 def all_contestants(instruction_sets):
@@ -56,7 +69,12 @@ def all_contestants(instruction_sets):
         for name, label in OURS.items()
         for isa in instruction_sets
     ]
-    return [floor, *ours, *OTHERS]
+    best = instruction_sets[0]
+    fronts = [
+        Contestant(f"{name}-{best}", f"{label}, {INSTRUCTION_SETS[best]}", name, 3, isa=best)
+        for name, label in FRONTS.items()
+    ]
+    return [floor, *ours, *fronts, OVERHEAD, *OTHERS]
 
 
 NATIVE = {  # kind: the adapter's way, and the layer
@@ -130,6 +148,35 @@ class Article(InPython):
         return loss, self.gradient
 
 
+class FrontNumpy(InPython):
+    """Our package on NumPy arrays, the gradient's among them."""
+
+    def __init__(self):
+        import weighted_sigmoid_loss
+        from weighted_sigmoid_loss import _kernel
+
+        self.package, self.kernel = weighted_sigmoid_loss, _kernel
+
+    def describe(self):
+        return {"isa": self.kernel.instruction_set(), "versions": f"NumPy {np.__version__}"}
+
+    def prepare(self, problem):
+        self.scores, self.targets, _ = problem.arrays()
+        self.gradient = np.empty_like(self.scores)
+
+    def step(self):
+        return self.package.loss_and_grad(
+            self.scores,
+            self.targets,
+            cls_weight=CLS_WEIGHT,
+            normalization="none",
+            out=self.gradient,
+        )
+
+    def result(self):
+        return self.step()
+
+
 class Torch(InPython):
     """PyTorch's own loss with pos_weight, and autograd, operator by operator."""
 
@@ -164,6 +211,45 @@ class Torch(InPython):
         loss = self.loss(self.scores, self.targets)
         (gradient,) = self.torch.autograd.grad(loss, self.scores)
         return loss, gradient
+
+
+class FrontTorch(Torch):
+    """Our package in place of PyTorch's own loss."""
+
+    def __init__(self):
+        super().__init__()
+        from weighted_sigmoid_loss import _kernel
+        from weighted_sigmoid_loss.torch import binary_cross_entropy_with_logits
+
+        self.kernel, self.function = _kernel, binary_cross_entropy_with_logits
+
+    def describe(self):
+        return {**super().describe(), "isa": self.kernel.instruction_set()}
+
+    def loss(self, scores, targets):
+        return self.function(scores, targets, pos_weight=self.pos_weight, reduction="sum")
+
+
+class TorchOverhead(Torch):
+    """A function that computes nothing, whose backward hands over a tensor that is there."""
+
+    def prepare(self, problem):
+        super().prepare(problem)
+        gradient, loss = self.torch.empty_like(self.targets), self.targets.reshape(-1)[0].clone()
+
+        class Empty(self.torch.autograd.Function):
+            @staticmethod
+            def forward(ctx, scores):
+                return loss.clone()
+
+            @staticmethod
+            def backward(ctx, of_loss):
+                return gradient
+
+        self.function = Empty
+
+    def loss(self, scores, targets):
+        return self.function.apply(scores)
 
 
 class TorchCompile(Torch):
@@ -206,7 +292,15 @@ class Jax(InPython):
         return self.jax.block_until_ready(self.compiled(self.scores, self.targets))
 
 
-IN_PYTHON = {"article": Article, "torch": Torch, "torch-compile": TorchCompile, "jax": Jax}
+IN_PYTHON = {
+    "article": Article,
+    "front-numpy": FrontNumpy,
+    "front-torch": FrontTorch,
+    "torch-overhead": TorchOverhead,
+    "torch": Torch,
+    "torch-compile": TorchCompile,
+    "jax": Jax,
+}
 
 
 def implementation(kind):

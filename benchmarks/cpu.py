@@ -39,8 +39,9 @@ def parse_arguments(argv):
         "--only",
         nargs="+",
         metavar="NAME",
-        choices=["ours", *others],
-        help=f"measure these against the floor: ours, {', '.join(others)}",
+        choices=["ours", "package", *others],
+        help=f"measure these against the floor: ours (the layer and its kernel), package, "
+        f"{', '.join(others)}",
     )
     parser.add_argument(
         "--plot", type=Path, metavar="JSON", help="measure nothing; make table and plot of this"

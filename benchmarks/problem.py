@@ -6,7 +6,8 @@ from pathlib import Path
 
 import numpy as np
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "python"))
+# Last, since this copy of the package would hide one that is installed, with its kernel.
+sys.path.append(str(Path(__file__).resolve().parent.parent / "python"))
 from weighted_sigmoid_loss.reference import weighted_sigmoid_loss
 
 SEED = 20181227

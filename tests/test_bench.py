@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -141,6 +142,15 @@ def test_text_has_times_and_ratios():
     assert "2^23, which L2 does not hold, to 2^24 elements: 1.49 to 1.49 ns" in text
     assert "medians of 9 turns of 10 ms or one step (the clock resolves 1 ns)" in text
     assert "commit 0123456789ab with changes, 2018-12-27" in text
+
+
+def test_text_has_what_is_called_from_python():
+    text = tables.text(made_up_report(front_torch_avx512=16, torch_overhead=0.5))
+    table = text[text.index("forward and backward, float32") :]
+    columns = ["8,960, us, 1 thread", "8,960, us, 2 threads", "2^24, ms, 1 thread"]
+    assert re.split("  +", table.splitlines()[0])[1:] == [*columns, "2^24, ms, 2 threads"]
+    # 16 ms on two threads at 2^24, and 8,960 / 2^24 of that.
+    assert cells(table, "our package, PyTorch, AVX-512") == ["17.1", "8.54", "32.0", "16.0"]
 
 
 def test_text_says_what_was_left_out_and_what_disturbed():
