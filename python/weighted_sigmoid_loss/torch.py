@@ -13,6 +13,7 @@ from __future__ import annotations
 import math
 import threading
 import weakref
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -68,8 +69,7 @@ def binary_cross_entropy_with_logits(
     """
     _check(input, target, weight, pos_weight, reduction)
     if input.requires_grad and torch.is_grad_enabled():
-        result: Tensor = _Loss.apply(input, target, weight, pos_weight, reduction)
-        return result
+        return _loss(input, target, weight, pos_weight, reduction)
     return _compute(input, target, weight, pos_weight, reduction, None)
 
 
@@ -131,7 +131,7 @@ class _Loss(torch.autograd.Function):
         if ctx.reduction == "none" or grad_output.item() != 1:
             grad *= grad_output
         if torch.is_grad_enabled():  # create_graph=True
-            grad = _NotDifferentiable.apply(grad, input)
+            grad = _not_differentiable(grad, input)
         return grad, None, None, None, None
 
 
@@ -149,6 +149,11 @@ class _NotDifferentiable(torch.autograd.Function):
             "weighted_sigmoid_loss.torch has no second derivative; "
             "torch.nn.functional.binary_cross_entropy_with_logits has"
         )
+
+
+# PyTorch gives apply() no types.
+_loss: Callable[..., Tensor] = _Loss.apply
+_not_differentiable: Callable[..., Tensor] = _NotDifferentiable.apply
 
 
 def _compute(
