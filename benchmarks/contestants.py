@@ -187,8 +187,10 @@ class Torch(InPython):
         torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
 
     def describe(self):
-        best = self.torch.backends.cpu.get_cpu_capability()
-        return {"versions": f"PyTorch {self.torch.__version__} ({best})"}
+        versions = f"PyTorch {self.torch.__version__}"
+        if hasattr(self.torch.backends, "cpu"):  # from 2.1 on
+            versions += f" ({self.torch.backends.cpu.get_cpu_capability()})"
+        return {"versions": versions}
 
     def tensor(self, array):
         return self.torch.from_numpy(array)

@@ -1,0 +1,31 @@
+"""The package as a contestant of benchmarks/cpu.py, on a tiny problem."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+
+def test_benchmark_measures_both_fronts(root, tmp_path):
+    pytest.importorskip("torch", reason="PyTorch is not installed")
+    program = root / "benchmarks" / "cpu.py"
+    given = ["--install", root / "build" / "cpu" / "install", "--output", tmp_path]
+    which = ["--sizes", "1024", "--only", "package"]
+    done = subprocess.run(
+        [sys.executable, program, *given, *which], capture_output=True, text=True, timeout=600
+    )
+    assert done.returncode == 0, done.stderr
+    report = json.loads((tmp_path / "report.json").read_text(encoding="utf-8"))
+    best = report["machine"]["instruction_sets"][0]
+    fronts = {f"front-numpy-{best}", f"front-torch-{best}"}
+    measured = {row["contestant"] for row in report["measured"]}
+    assert measured == {"floor", "torch-overhead", *fronts}
+    # Each was held to the exact result, and is within the guarantee, 4 ulp.
+    limits = {"float32": 2 * 4.8e-7, "float64": 2 * 8.9e-16}  # the reference has errors, too
+    judged = [row for row in report["agreement"] if row["contestant"] in fronts]
+    assert {(row["contestant"], row["dtype"]) for row in judged} == {
+        (front, dtype) for front in fronts for dtype in limits
+    }
+    assert all(row["gradient_error"] <= limits[row["dtype"]] for row in judged)
+    assert "our package, PyTorch" in done.stdout
