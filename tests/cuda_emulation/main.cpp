@@ -182,6 +182,33 @@ void CheckEmpty() {
          "empty", "passes");
 }
 
+/// An infinite score or NaN, after hard targets, has the CPU's loss: infinite, or
+/// NaN.
+template <typename T>
+void CheckNotFinite() {
+  const T kInfinity = std::numeric_limits<T>::infinity();
+  const T kNaN = std::numeric_limits<T>::quiet_NaN();
+  const double weight = 3;
+  std::vector<char> workspace(kGpuWorkspace);
+  alignas(16) T scores[] = {1, -1, 2, 0}, targets[] = {0, 0, 1, 0};
+  for (const T score : {kInfinity, -kInfinity, kNaN}) {
+    for (const T target : {T(0), T(1)}) {
+      scores[3] = score;
+      targets[3] = target;
+      Elements<T> elements = Elements<T>();
+      elements.count = 4;
+      elements.scores = scores;
+      elements.targets = targets;
+      elements.cls_weight = elements.neg_weight = &weight;
+      const double expected = Loss(elements, 1.).loss;
+      LossSums got;
+      LossGpu(elements, 1., workspace.data(), &got);
+      Expect(std::isnan(expected) ? std::isnan(got.loss) : got.loss == expected,
+             "score " + std::to_string(score), "loss");
+    }
+  }
+}
+
 /// Divisors near powers of two are the hard ones, and dividends near multiples.
 void CheckDivider() {
   const std::uint64_t kEnd = std::uint64_t(1) << 31;
@@ -226,6 +253,8 @@ int main() {
   using namespace caffe::weighted_sigmoid_loss;  // NOLINT(build/namespaces)
   CheckDivider();
   CheckEmpty<float>();
+  CheckNotFinite<float>();
+  CheckNotFinite<double>();
   const int cases = CheckKernels<float>() + CheckKernels<double>();
   std::printf("%d cases, %d failures\n", cases, failures);
   return failures != 0;

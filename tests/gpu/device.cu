@@ -353,7 +353,15 @@ int RunWalk(std::uint64_t stride) {
   return failures != 0;
 }
 
-// The losses that the kernel adds up: vectors of 4 in which one alone counts.
+// The losses that the kernel adds up: vectors of 4 in which one alone counts
+
+/// An element's target, and the three others, which are ignored or have a loss
+/// of 0, so that all four are hard.
+struct LossSample {
+  float target, other_score, other_target;
+};
+const LossSample kLossSamples[] = {
+    {0, 1, -1}, {1, 1, -1}, {0.3f, 1, -1}, {0, -1000, 0}, {1, -1000, 0}};
 
 int RunLoss() {
   const unsigned kSamples = 40000, kLanes = 4;
@@ -362,14 +370,16 @@ int RunLoss() {
       std::vector<double>(weights, weights + 2));
   const DeviceArray<char> workspace(kGpuWorkspace);
   std::uint64_t failures = 0;
-  for (const float target : {0.f, 1.f, 0.3f}) {
-    std::vector<float> scores(kLanes * kSamples), targets(scores.size(), -1);
+  unsigned losses = 0;
+  for (const LossSample& sample : kLossSamples) {
+    std::vector<float> scores(kLanes * kSamples, sample.other_score);
+    std::vector<float> targets(scores.size(), sample.other_target);
     for (unsigned k = 0; k < kSamples; ++k) {
       // Every exponent, and where it matters.
       const float x =
           k % 2 ? BitCast<float>(Mix(k)) : 30 * (Mix(k) / 2147483648.f - 1);
-      std::fill_n(&scores[kLanes * k], kLanes, std::isfinite(x) ? x : 1);
-      targets[kLanes * k + k % kLanes] = target;
+      scores[kLanes * k + k % kLanes] = std::isfinite(x) ? x : 1;
+      targets[kLanes * k + k % kLanes] = sample.target;
     }
     const DeviceArray<float> device_scores(scores), device_targets(targets);
     for (unsigned k = 0; k < kSamples; ++k) {
@@ -380,23 +390,25 @@ int RunLoss() {
       elements.ignore_label = -1;
       LossSums sums;
       Require(LossGpu(elements, 1., workspace.get(), &sums), "LossGpu");
-      const Stretch<float> stretch = {1, &scores[kLanes * k], &target, false,
-                                      0};
+      const float score = scores[kLanes * k + k % kLanes];
+      const Stretch<float> stretch = {1, &score, &sample.target, false, 0};
       double loss;
       float grad;
       BestLoops<float>().elements(stretch, weights[0], weights[1], &loss,
                                   &grad);
-      if (!AreSame(loss, sums.loss) || sums.valid != 1) {
+      const unsigned valid = sample.other_target == -1 ? 1 : kLanes;
+      if (!AreSame(loss, sums.loss) || sums.valid != valid) {
         if (++failures == 1) {
           std::printf(
               "FAILED: score %a, target %g: %a on the CPU, %a on the "
               "GPU\n",
-              scores[kLanes * k], target, loss, sums.loss);
+              score, sample.target, loss, sums.loss);
         }
       }
     }
+    losses += kSamples;
   }
-  std::printf("loss: %u losses by themselves: %llu differ\n", 3 * kSamples,
+  std::printf("loss: %u losses by themselves: %llu differ\n", losses,
               static_cast<Counter>(failures));
   return failures != 0;
 }

@@ -19,6 +19,9 @@ namespace caffe {
 
 namespace weighted_sigmoid_loss {
 
+/// What is no target, and hard ones.
+const double kIgnoreLabels[] = {-1, 0, 1};
+
 /// Shapes (outer, channels, inner) and what an input has.
 struct Case {
   std::size_t outer, channels, inner;
@@ -29,6 +32,7 @@ struct Case {
   // How far scores, targets, gradients and element weights are from a multiple
   // of 16 bytes, in values.
   unsigned offset[4];
+  unsigned label;  // which of kIgnoreLabels
 
   std::size_t count() const { return outer * channels * inner; }
 
@@ -36,9 +40,10 @@ struct Case {
     char text[200];
     std::snprintf(text, sizeof(text),
                   "%zu x %zu x %zu, by channel %d, balance '%c', weight '%c', "
-                  "ignore %d, offsets %u %u %u %u",
+                  "ignore %d, label %g, offsets %u %u %u %u",
                   outer, channels, inner, by_channel, balance, weight,
-                  has_ignore_label, offset[0], offset[1], offset[2], offset[3]);
+                  has_ignore_label, kIgnoreLabels[label], offset[0], offset[1],
+                  offset[2], offset[3]);
     return text;
   }
 };
@@ -60,8 +65,9 @@ std::vector<Case> Cases() {
           continue;
         }
         const std::size_t n = cases.size();
-        Case c = {shape[0], shape[1], shape[2],  n % 3 != 0,
-                  balance,  weight,   n % 5 < 3, {}};
+        Case c = {shape[0],   shape[1], shape[2],
+                  n % 3 != 0, balance,  weight,
+                  n % 5 < 3,  {},       n % 7 < 3 ? unsigned(n % 7) : 0};
         for (int k = 0; k < 4; ++k) {
           c.offset[k] = kOffsets[n % 6][k] % (16 / sizeof(T));
         }
@@ -167,7 +173,7 @@ Elements<T> MakeElements(const Case& c, const T* scores, const T* targets,
   elements.balance = NULL;
   elements.weight = MakeWeights(c, weight);
   elements.has_ignore_label = c.has_ignore_label;
-  elements.ignore_label = T(-1);
+  elements.ignore_label = T(kIgnoreLabels[c.label]);
   return elements;
 }
 

@@ -63,10 +63,15 @@ WEIGHTED_SIGMOID_LOSS_HOST_DEVICE double Fma(double a, double b, double c) {
 #endif
 }
 
-/// 1 / a, correctly rounded also where nvcc is told to divide approximately.
+/// 1 / a for a in [1, 2], correctly rounded also where nvcc is told to divide
+/// approximately. NaN for NaN.
 WEIGHTED_SIGMOID_LOSS_HOST_DEVICE float Reciprocal(float a) {
 #ifdef __CUDA_ARCH__
-  return __frcp_rn(a);
+  // What __frcp_rn does for such a, without its branch for others, in which it
+  // calls a function: that kept the compiler from interleaving elements.
+  float approximate;
+  asm("rcp.approx.ftz.f32 %0, %1;" : "=f"(approximate) : "f"(a));
+  return Fma(approximate, Fma(-a, approximate, 1.f), approximate);
 #else
   return 1.f / a;
 #endif
@@ -87,6 +92,16 @@ WEIGHTED_SIGMOID_LOSS_HOST_DEVICE float Abs(float a) {
 
 WEIGHTED_SIGMOID_LOSS_HOST_DEVICE double Abs(double a) {
   return __builtin_fabs(a);
+}
+
+/// max(a, 0), 0 for NaN.
+template <typename T>
+WEIGHTED_SIGMOID_LOSS_HOST_DEVICE T PositivePart(T a) {
+#ifdef __CUDA_ARCH__
+  return max(a, T(0));  // one instruction
+#else
+  return a > T(0) ? a : T(0);
+#endif
 }
 
 template <typename To, typename From>
@@ -223,6 +238,20 @@ WEIGHTED_SIGMOID_LOSS_HOST_DEVICE double LossElement(T x, T t, double a,
   const double log1p_u = Log1p(ExpNegative(magnitude));
   const double total = Fma(b, 1. - t, positive);
   return Fma(total, log1p_u, growing * magnitude);
+}
+
+/**
+ * @brief LossElement, with its bits, of a hard target at a finite x: weight is a
+ *        for target 1 and b for target 0, finite and not negative.
+ *
+ * With half of its operations in double, of which many GPUs can do few.
+ */
+template <typename T>
+WEIGHTED_SIGMOID_LOSS_HOST_DEVICE double HardLossElement(T x, bool is_positive,
+                                                         double weight) {
+  const double linear = PositivePart(is_positive ? -x : x);
+  const double log1p_u = Log1p(ExpNegative(Abs(x)));
+  return Fma(weight, log1p_u, weight * linear);
 }
 
 /**

@@ -12,10 +12,6 @@ typedef google::protobuf::RepeatedField<float> Weights;
 typedef SigmoidCrossEntropyWeightLossParameter WeightLossParameter;
 
 template <typename Dtype>
-const double SigmoidCrossEntropyWeightLossLayer<Dtype>::kOverflowScale =
-    std::ldexp(1., -400);  // 2^31 elements and two float weights take 2^287
-
-template <typename Dtype>
 string SigmoidCrossEntropyWeightLossLayer<Dtype>::Description() const {
   return string(type()) + " layer '" + this->layer_param_.name() + "'";
 }

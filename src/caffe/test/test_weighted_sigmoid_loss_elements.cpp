@@ -4,6 +4,7 @@
 #include <cstring>
 #include <limits>
 #include <random>
+#include <type_traits>
 #include <vector>
 
 #include "gtest/gtest.h"
@@ -11,6 +12,7 @@
 #include "caffe/test/weighted_sigmoid_loss_walk.hpp"
 #include "caffe/util/weighted_sigmoid_loss.hpp"
 #include "caffe/util/weighted_sigmoid_loss_loops.hpp"
+#include "caffe/util/weighted_sigmoid_loss_math.hpp"
 
 // The proof of the elements' accuracy, strided; and that every other loop and
 // entry of the kernel gives an element what it has there.
@@ -186,6 +188,26 @@ TYPED_TEST(WeightedSigmoidLossElementsTest, TestWalk) {
     // A walk that compares nothing would pass as well.
     EXPECT_GT(report.loss.ulp(), 0.5);
     EXPECT_GT(report.gradient.ulp(), 0.5);
+  }
+}
+
+/// The CUDA kernel's formula for hard targets gives what LossElement gives.
+TYPED_TEST(WeightedSigmoidLossElementsTest, TestHardLosses) {
+  typedef TypeParam T;
+  typedef typename std::conditional<sizeof(T) == sizeof(float), std::uint32_t,
+                                    std::uint64_t>::type Bits;
+  std::mt19937_64 random(1701);
+  std::normal_distribution<T> score(0, 10);
+  for (int i = 0; i < 1000000; ++i) {
+    const T any = BitCast<T>(static_cast<Bits>(random()));
+    const T x = i % 2 && std::isfinite(any) ? any : score(random);
+    for (const double weight : {0., 1e-30, 0.7, 1., 100., 1e30}) {
+      const double positive = HardLossElement(x, true, weight);
+      const double negative = HardLossElement(x, false, weight);
+      // The other weight does not matter.
+      ASSERT_EQ(LossElement(x, T(1), weight, 3.), positive) << x;
+      ASSERT_EQ(LossElement(x, T(0), 3., weight), negative) << x;
+    }
   }
 }
 

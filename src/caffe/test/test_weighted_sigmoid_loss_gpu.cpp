@@ -1,8 +1,10 @@
 #ifndef CPU_ONLY
 
 #include <algorithm>
+#include <cmath>
 #include <cstdio>
 #include <cstring>
+#include <limits>
 #include <string>
 #include <vector>
 
@@ -231,6 +233,37 @@ TYPED_TEST(WeightedSigmoidLossGPUTest, TestLarge) {
                          {3, 7, 200003, true, 'b', 'f', false, {1, 0, 1, 0}}};
   for (const Case& c : kCases) {
     this->Check(c);
+  }
+}
+
+/// An infinite score or NaN, after hard targets, has the CPU's loss: infinite, or
+/// NaN.
+TYPED_TEST(WeightedSigmoidLossGPUTest, TestNotFinite) {
+  typedef TypeParam T;
+  const T kInfinity = std::numeric_limits<T>::infinity();
+  const T kNaN = std::numeric_limits<T>::quiet_NaN();
+  Buffer<double> weight(std::vector<double>(1, 3));
+  for (const T score : {kInfinity, -kInfinity, kNaN}) {
+    for (const T target : {T(0), T(1)}) {
+      const std::vector<T> scores = {1, -1, 2, score};
+      const std::vector<T> targets = {0, 0, 1, target};
+      Buffer<T> device_scores(scores), device_targets(targets);
+      const double here_weight = 3;
+      Elements<T> elements = Elements<T>();
+      elements.count = scores.size();
+      elements.scores = scores.data();
+      elements.targets = targets.data();
+      elements.cls_weight = elements.neg_weight = &here_weight;
+      const double expected = Loss(elements, 1.).loss;
+      elements.scores = device_scores.on_device();
+      elements.targets = device_targets.on_device();
+      elements.cls_weight = elements.neg_weight = weight.on_device();
+      LossSums got;
+      ASSERT_EQ(0, LossGpu(elements, 1., this->workspace(), &got));
+      EXPECT_TRUE(std::isnan(expected) ? std::isnan(got.loss)
+                                       : got.loss == expected)
+          << score << ' ' << target << ' ' << got.loss;
+    }
   }
 }
 

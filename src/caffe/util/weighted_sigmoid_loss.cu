@@ -1,6 +1,7 @@
 #include <cuda_runtime.h>
 
 #include <algorithm>
+#include <cfloat>
 #include <limits>
 
 #include "caffe/util/weighted_sigmoid_loss.hpp"
@@ -18,6 +19,9 @@ namespace weighted_sigmoid_loss {
 namespace {
 
 const unsigned kThreads = 256;
+// At least, on a multiprocessor. Without that, nvcc spills some kernels' registers
+// to have one more, or takes so many that there is one less.
+const unsigned kBlocksAtOnce = 3;
 const unsigned kFinishThreads = 1024;
 const unsigned kWarp = 32;
 // Many small blocks, so that the last ones leave no GPU half empty for long.
@@ -147,6 +151,7 @@ struct Input {
   const T* scores;
   const T* targets;
   T ignore_label;  // NaN, which equals nothing, where there is none
+  bool ignores_hard_targets;
   double scale;
   DeviceAxis channel;
   const double* cls_weight;
@@ -165,6 +170,8 @@ Input<T> MakeInput(const Elements<T>& elements, double scale) {
   input.ignore_label = elements.has_ignore_label
                            ? elements.ignore_label
                            : std::numeric_limits<T>::quiet_NaN();
+  input.ignores_hard_targets =
+      input.ignore_label == T(0) || input.ignore_label == T(1);
   input.scale = scale;
   input.channel = MakeDeviceAxis(elements.channel);
   input.cls_weight = elements.cls_weight;
@@ -259,11 +266,13 @@ unsigned Blocks(unsigned threads) {
 
 // Constants
 
-/// a and b of neighbouring elements, but for the element weights.
-template <int kWidth>
+/// a and b of neighbouring elements, exact for the loss, rounded for gradients.
+template <typename T, int kWidth>
 struct Constants {
   double a[kWidth];
   double b[kWidth];
+  T rounded_a[kWidth];
+  T rounded_b[kWidth];
 };
 
 template <typename T>
@@ -279,10 +288,11 @@ __device__ __forceinline__ void SetConstants(const Input<T>& input, unsigned i,
   }
 }
 
+/// Constants but for the element weights.
 template <typename T, int kWidth>
-__device__ __forceinline__ Constants<kWidth> MakeConstants(
+__device__ __forceinline__ Constants<T, kWidth> MakeConstants(
     const Input<T>& input, unsigned i) {
-  Constants<kWidth> constants;
+  Constants<T, kWidth> constants;
   SetConstants(input, i, &constants.a[0], &constants.b[0]);
   const bool is_same = input.channel.IsSame(i, kWidth) &&
                        (!input.balance || input.scope.IsSame(i, kWidth));
@@ -316,11 +326,11 @@ __device__ __forceinline__ Pack<T, kWidth> ReadWeights(
   return pack;
 }
 
-/// Turns constants into a and b; returns the element weights.
+/// Multiplies constants by the element weights; returns these.
 template <typename T, int kWidth>
-__device__ __forceinline__ Pack<T, kWidth> Weigh(const Input<T>& input,
-                                                 unsigned i, bool is_aligned,
-                                                 Constants<kWidth>* constants) {
+__device__ __forceinline__ Pack<T, kWidth> Weigh(
+    const Input<T>& input, unsigned i, bool is_aligned,
+    Constants<T, kWidth>* constants) {
   if (!input.weight.data) {
     return Same<T, kWidth>(1);
   }
@@ -332,6 +342,26 @@ __device__ __forceinline__ Pack<T, kWidth> Weigh(const Input<T>& input,
     constants->b[l] *= weight.lane[l];
   }
   return weight;
+}
+
+/// Keeps a value in its register: nvcc would compute it again where it is used.
+#ifdef __CUDA_ARCH__
+__device__ __forceinline__ void Keep(float* value) { asm("" : "+f"(*value)); }
+__device__ __forceinline__ void Keep(double* value) { asm("" : "+d"(*value)); }
+#else
+template <typename T>
+__device__ void Keep(T*) {}
+#endif
+
+template <typename T, int kWidth>
+__device__ __forceinline__ void Round(Constants<T, kWidth>* constants) {
+#pragma unroll
+  for (int l = 0; l < kWidth; ++l) {
+    constants->rounded_a[l] = Saturate<T>(constants->a[l]);
+    constants->rounded_b[l] = Saturate<T>(constants->b[l]);
+    Keep(&constants->rounded_a[l]);
+    Keep(&constants->rounded_b[l]);
+  }
 }
 
 /// How many elements it takes until constants come again in the same order, or
@@ -461,64 +491,80 @@ __device__ void ReduceBlock(Sums* sums) {
 
 // The loss, the gradient, or both
 
-/// What comparing the bits of a value with tells.
+/// What values and their bits are compared with.
 template <typename T>
 struct Ieee;
 
 template <>
 struct Ieee<float> {
   typedef std::uint32_t Bits;
-  static const Bits kOne = 0x3f800000u;
+  __device__ static float Largest() { return FLT_MAX; }
   static const Bits kInfinity = 0x7f800000u;
 };
 
 template <>
 struct Ieee<double> {
   typedef std::uint64_t Bits;
-  static const Bits kOne = 0x3ff0000000000000u;
+  __device__ static double Largest() { return DBL_MAX; }
   static const Bits kInfinity = 0x7ff0000000000000u;
 };
 
-/// Computes neighbouring elements: adds to sums, returns gradients. With one
-/// branch for all that is rare: ignored elements, and those to warn of.
+/// Whether an element is more than HardLossElement and GradientElement take
+/// care of: the target is soft or ignored (with a label other than 0 and 1), the
+/// score infinite, the weight infinite, NaN or negative.
+template <int kPass, typename T>
+__device__ __forceinline__ bool IsRare(const Input<T>& input, T x, T t,
+                                       T weight) {
+  if (!(kPass & kLoss)) {
+    return t == input.ignore_label;
+  }
+  return Fma(t, t, -t) != T(0) || Abs(x) > Ieee<T>::Largest() ||
+         BitCast<typename Ieee<T>::Bits>(weight) >= Ieee<T>::kInfinity;
+}
+
+/// Computes neighbouring elements: adds to sums, returns gradients. All have the
+/// loss of hard targets at first, since most GPUs have a unit for double to 32 or
+/// 64 for float; then one branch for all of them corrects those that are rare.
 template <typename T, int kPass, int kWidth>
 __device__ __forceinline__ Pack<T, kWidth> Visit(
-    T ignore_label, const Pack<T, kWidth>& x, const Pack<T, kWidth>& t,
-    const Pack<T, kWidth>& weight, const Constants<kWidth>& constants,
+    const Input<T>& input, const Pack<T, kWidth>& x, const Pack<T, kWidth>& t,
+    const Pack<T, kWidth>& weight, const Constants<T, kWidth>& constants,
     RunningSum<T>* loss, PassSums* counts) {
-  typedef typename Ieee<T>::Bits Bits;
   double losses[kWidth];
   Pack<T, kWidth> grad = Same<T, kWidth>(0);
-  bool is_rare = false;
+  bool is_rare = kPass & kLoss ? input.ignores_hard_targets : false;
 #pragma unroll
   for (int l = 0; l < kWidth; ++l) {
-    is_rare |= t.lane[l] == ignore_label;
+    is_rare |= IsRare<kPass>(input, x.lane[l], t.lane[l], weight.lane[l]);
     if (kPass & kLoss) {
-      // -0 is taken for rare, though it is not.
-      is_rare |= BitCast<Bits>(t.lane[l]) > Ieee<T>::kOne;
-      is_rare |= BitCast<Bits>(weight.lane[l]) >= Ieee<T>::kInfinity;
+      const bool is_positive = t.lane[l] == T(1);
       losses[l] =
-          LossElement(x.lane[l], t.lane[l], constants.a[l], constants.b[l]);
+          HardLossElement(x.lane[l], is_positive,
+                          is_positive ? constants.a[l] : constants.b[l]);
     }
     if (kPass & kGradient) {
-      grad.lane[l] =
-          GradientElement(x.lane[l], t.lane[l], Saturate<T>(constants.a[l]),
-                          Saturate<T>(constants.b[l]));
+      grad.lane[l] = GradientElement(
+          x.lane[l], t.lane[l], constants.rounded_a[l], constants.rounded_b[l]);
     }
   }
   if (is_rare) {
 #pragma unroll
     for (int l = 0; l < kWidth; ++l) {
       const T target = t.lane[l];
-      const bool is_ignored = target == ignore_label;
+      const bool is_ignored = target == input.ignore_label;
       grad.lane[l] = is_ignored ? T(0) : grad.lane[l];
-      if (kPass & kLoss) {
-        losses[l] = is_ignored ? 0. : losses[l];
-        counts->ignored += is_ignored;
-        counts->bad_targets +=
-            !is_ignored && !(target >= T(0) && target <= T(1));
-        counts->bad_weights += !is_ignored && !(weight.lane[l] >= T(0) &&
-                                                isfinite(weight.lane[l]));
+      if (!(kPass & kLoss)) {
+        continue;
+      }
+      if (is_ignored) {
+        losses[l] = 0;
+        ++counts->ignored;
+      } else if (IsRare<kPass>(input, x.lane[l], target, weight.lane[l])) {
+        losses[l] =
+            LossElement(x.lane[l], target, constants.a[l], constants.b[l]);
+        counts->bad_targets += !(target >= T(0) && target <= T(1));
+        counts->bad_weights +=
+            !(weight.lane[l] >= T(0) && isfinite(weight.lane[l]));
       }
     }
   }
@@ -530,16 +576,17 @@ __device__ __forceinline__ Pack<T, kWidth> Visit(
 
 /// kIsPeriodic: no element weights, and constants come again with each step.
 template <typename T, int kPass, int kWidth, bool kIsPeriodic>
-__global__ void __launch_bounds__(kThreads)
+__global__ void __launch_bounds__(kThreads, kBlocksAtOnce)
     PassKernel(const Input<T> input, const Walk walk, T* grad,
                PassSums* block_sums) {
   const unsigned kUnroll = Unroll<T>::kVectors;
   RunningSum<T> loss;
   PassSums sums = {0, 0, 0, 0};
   const unsigned thread = blockIdx.x * kThreads + threadIdx.x;
-  Constants<kWidth> constants;
+  Constants<T, kWidth> constants;
   if (kIsPeriodic) {
     constants = MakeConstants<T, kWidth>(input, walk.head + thread * kWidth);
+    Round(&constants);
   }
   for (unsigned first = thread < walk.stride ? thread : walk.vectors;
        first < walk.vectors; first += kUnroll * walk.stride) {
@@ -562,9 +609,10 @@ __global__ void __launch_bounds__(kThreads)
         if (!kIsPeriodic) {
           constants = MakeConstants<T, kWidth>(input, i);
           weight = Weigh(input, i, walk.is_weight_aligned, &constants);
+          Round(&constants);
         }
-        const Pack<T, kWidth> gradients = Visit<T, kPass>(
-            input.ignore_label, x[k], t[k], weight, constants, &loss, &sums);
+        const Pack<T, kWidth> gradients =
+            Visit<T, kPass>(input, x[k], t[k], weight, constants, &loss, &sums);
         if (kPass & kGradient) {
           Write(gradients, grad + i, walk.is_grad_aligned);
         }
@@ -574,11 +622,12 @@ __global__ void __launch_bounds__(kThreads)
   if (thread < walk.edges) {
     const unsigned i =
         thread < walk.head ? thread : input.count - walk.edges + thread;
-    Constants<1> edge = MakeConstants<T, 1>(input, i);
+    Constants<T, 1> edge = MakeConstants<T, 1>(input, i);
     const Pack<T, 1> weight = Weigh(input, i, true, &edge);
+    Round(&edge);
     const Pack<T, 1> gradients = Visit<T, kPass>(
-        input.ignore_label, Read<T, 1>(input.scores + i),
-        Read<T, 1>(input.targets + i), weight, edge, &loss, &sums);
+        input, Read<T, 1>(input.scores + i), Read<T, 1>(input.targets + i),
+        weight, edge, &loss, &sums);
     if (kPass & kGradient) {
       grad[i] = gradients.lane[0];
     }
