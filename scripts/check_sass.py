@@ -3,8 +3,12 @@
 
 What is looked at, for each GPU that we compile for: no kernel keeps values in local memory (a
 stack, or registers that are spilled), and those that walk through the elements read and write them
-16 bytes at a time. The table that is printed has the registers, the 16-byte reads and writes, and
-the instructions of the kernel's loop, as they stand in the code.
+16 bytes at a time, with no more instructions an element than so many. And the kernels' reciprocal
+is CUDA's own, which is correctly rounded, but for a branch: so it is, too.
+
+The table that is printed has the registers and the 16-byte reads and writes of the kernel's loop;
+and of the float kernels the instructions that an element takes where nothing is rare, and how many
+of them are for units of double, conversions among them, of which many GPUs have few.
 
 It takes nvdisasm, the toolkit's own or NVIDIA's package on PyPI; no GPU.
 """
@@ -14,12 +18,11 @@ import re
 import shutil
 import subprocess
 import tempfile
-from collections import Counter
-from dataclasses import dataclass, field
 from pathlib import Path
 
 import cuda_toolkit
 from _common import ROOT, fail, run
+from _sass import read_ptxas, read_sass
 from make_venv import make_venv
 
 SOURCE = ROOT / "src" / "caffe" / "util" / "weighted_sigmoid_loss.cu"
@@ -36,82 +39,30 @@ EXPECTED = [
     (r"PassKernel<double, [23], 2, \w+>", "STG", 1),
     (r"TargetSumsKernel<\w+>", "LDG", 1),
 ]
-DOUBLE = {"DADD", "DMUL", "DFMA", "DSETP"}
-
-ENTRY = re.compile(r"Compiling entry function '(\w+)'")
-PROPERTIES = re.compile(r"Function properties for (\w+)")
-STACK = re.compile(r"(\d+) bytes stack frame, (\d+) bytes spill stores, (\d+) bytes spill loads")
-REGISTERS = re.compile(r"Used (\d+) registers")
-TEXT = re.compile(r"\.text\.(\w+):")
-LABEL = re.compile(r"(\.L\w+):")
-INSTRUCTION = re.compile(r"/\*[0-9a-f]{4,}\*/\s+(?:@!?U?P\w+\s+)?([A-Z][\w.]*)([^;]*);")
-BRANCH_TARGET = re.compile(r"`\((\.L\w+)\)")
-
-
-@dataclass
-class Kernel:
-    name: str
-    registers: int = 0
-    stack: int = 0
-    spills: int = 0
-    code: list = field(default_factory=list)  # opcodes
-    loops: list = field(default_factory=list)  # of (first, last) in code
-
-    def loop(self):
-        """The opcodes of the loop with 16-byte reads; none without one.
-
-        nvcc makes two of a loop, one for each answer to what its threads all ask; that with more
-        16-byte accesses is meant, and the inner one of two that have the same.
-        """
-        bodies = [self.code[first : last + 1] for first, last in self.loops]
-        return min(
-            (body for body in bodies if count(body, "LDG", "128")),
-            key=lambda body: (-count(body, "LDG", "128") - count(body, "STG", "128"), len(body)),
-            default=[],
-        )
-
-
-def count(code, opcode, modifier=None):
-    words = (instruction.split(".") for instruction in code)
-    return sum(w[0] == opcode and (modifier is None or modifier in w) for w in words)
-
-
-def read_ptxas(text, kernels):
-    """From what `ptxas -v` prints: registers, stack and spills."""
-    kernel = function = None
-    for line in text.splitlines():
-        if found := ENTRY.search(line):
-            kernel = kernels.setdefault(found[1], Kernel(found[1]))
-        elif found := PROPERTIES.search(line):
-            function = kernels.setdefault(found[1], Kernel(found[1]))
-        elif found := STACK.search(line):
-            function.stack = int(found[1])
-            function.spills = int(found[2]) + int(found[3])
-        elif found := REGISTERS.search(line):
-            kernel.registers = int(found[1])
-
-
-def read_sass(text, kernels):
-    """From what `nvdisasm -c` prints: the instructions, and between which of them loops go."""
-    kernel = None
-    labels = {}
-    for line in text.splitlines():
-        if found := TEXT.match(line):
-            kernel = kernels.setdefault(found[1], Kernel(found[1]))
-            labels = {}
-        elif found := LABEL.match(line):
-            labels[found[1]] = len(kernel.code) if kernel else 0
-        elif kernel and (found := INSTRUCTION.search(line)):
-            target = BRANCH_TARGET.search(found[2])
-            if found[1].startswith("BRA") and target and target[1] in labels:
-                kernel.loops.append((labels[target[1]], len(kernel.code)))
-            kernel.code.append(found[1])
+# How many instructions an element takes at most, and how many of these of double.
+PER_ELEMENT = [
+    (r"PassKernel<float, 1, 4, true>", 46, 5),
+    (r"PassKernel<float, 2, 4, true>", 38, 0),
+    (r"PassKernel<float, 3, 4, true>", 64, 5),
+]
+DOUBLE = ["DADD", "DMUL", "DFMA", "DSETP", "F2F"]  # and conversions
+RECIPROCAL = """\
+#include "caffe/util/weighted_sigmoid_loss_math.hpp"
+__global__ void Ours(float* a) { *a = caffe::weighted_sigmoid_loss::Reciprocal(*a); }
+__global__ void Cuda(float* a) { *a = __frcp_rn(*a); }
+"""
+# An approximation, its error (in CUDA's with the wrong sign at first), and what it corrects.
+RECIPROCAL_STEPS = {
+    "Ours": ["MUFU.RCP", "FFMA", "FFMA"],
+    "Cuda": ["MUFU.RCP", "FFMA", "FADD.FTZ", "FFMA"],
+}
+FLOATING = ("MUFU", "FFMA", "FADD", "FMUL")
 
 
 def findings(kernels):
     """What is wrong, a line each."""
     for kernel in kernels:
-        local = count(kernel.code, "LDL") + count(kernel.code, "STL")
+        local = sum(kernel.count(range(len(kernel.code)), word) for word in ("LDL", "STL"))
         if kernel.stack or kernel.spills or local:
             yield (
                 f"{kernel.name} has {kernel.stack} bytes of stack, {kernel.spills} bytes of "
@@ -122,9 +73,38 @@ def findings(kernels):
         if not matching:
             yield f"there is no kernel {pattern}"
         for kernel in matching:
-            number = count(kernel.loop(), opcode, "128")
+            number = kernel.count(kernel.loop(), opcode, "128")
             if number < least:
                 yield f"{kernel.name} has {number} {opcode}.128 in its loop, not {least} or more"
+    for pattern, *most in PER_ELEMENT:
+        for kernel in kernels:
+            if re.fullmatch(pattern, kernel.name) and kernel.loop():
+                for what, number, bound in zip(("", " of double"), per_element(kernel), most):
+                    if number > bound:
+                        yield (
+                            f"{kernel.name} takes {number:.1f} instructions{what} an element, "
+                            f"not {bound} or less"
+                        )
+
+
+def per_element(kernel):
+    """How many instructions an element takes in a float kernel, and how many of these of double.
+
+    Without those that only wait, as sm_120's code does after some of double.
+    """
+    path = kernel.common_path()
+    elements = kernel.count(path, "LDG", "128") * 4 / 2  # a score and a target
+    of_double = sum(kernel.count(path, opcode) for opcode in DOUBLE)
+    return (len(path) - kernel.count(path, "NOP")) / elements, of_double / elements
+
+
+def reciprocal_findings(kernels):
+    """Where the kernels' reciprocal is not what CUDA's own one does for such numbers."""
+    for kernel in kernels:
+        steps = RECIPROCAL_STEPS.get(kernel.name)
+        code = [opcode for opcode in kernel.code if opcode.startswith(FLOATING)]
+        if steps and code[: len(steps)] != steps:
+            yield f"the reciprocal of {kernel.name} is {' '.join(code)}, not {' '.join(steps)}"
 
 
 def compile_kernels(nvcc, source, architecture, cubin):
@@ -170,23 +150,18 @@ def read_kernels(toolkit, source, architecture, scratch):
     return sorted(kernels, key=lambda kernel: kernel.name)
 
 
+COLUMNS = ["registers", "LDG.128", "STG.128", "an element", "of double"]
+HEAD = f"{'GPU':8}{'kernel':36}" + "".join(f"{word:>12}" for word in COLUMNS)
+
+
 def table(architecture, kernels):
     for kernel in kernels:
         loop = kernel.loop()
-        opcodes = Counter(instruction.split(".")[0] for instruction in loop)
-        numbers = [
-            kernel.registers,
-            count(loop, "LDG", "128"),
-            count(loop, "STG", "128"),
-            len(loop),
-            sum(opcodes[opcode] for opcode in DOUBLE),
-        ]
-        yield f"sm_{architecture:<5}{kernel.name:36}" + "".join(f"{n:10}" for n in numbers)
-
-
-HEAD = f"{'GPU':8}{'kernel':36}" + "".join(
-    f"{word:>10}" for word in ["registers", "LDG.128", "STG.128", "in loop", "of double"]
-)
+        numbers = [kernel.registers, *(kernel.count(loop, word, "128") for word in ("LDG", "STG"))]
+        cells = [f"{number:12}" for number in numbers]
+        if any(re.fullmatch(pattern, kernel.name) for pattern, *_ in PER_ELEMENT) and loop:
+            cells += [f"{number:12.1f}" for number in per_element(kernel)]
+        yield f"sm_{architecture:<5}{kernel.name:36}" + "".join(cells)
 
 
 def main():
@@ -203,10 +178,15 @@ def main():
     print(HEAD)
     wrong = []
     with tempfile.TemporaryDirectory() as folder:
+        scratch = Path(folder)
+        reciprocal = scratch / "reciprocal.cu"
+        reciprocal.write_text(RECIPROCAL)
         for architecture in architectures:
-            kernels = read_kernels(toolkit, arguments.source, architecture, Path(folder))
+            kernels = read_kernels(toolkit, arguments.source, architecture, scratch)
             print("\n".join(table(architecture, kernels)), flush=True)
-            wrong += [f"sm_{architecture}: {finding}" for finding in findings(kernels)]
+            found = [*findings(kernels)]
+            found += reciprocal_findings(read_kernels(toolkit, reciprocal, architecture, scratch))
+            wrong += [f"sm_{architecture}: {finding}" for finding in found]
     if wrong:
         print(*wrong, sep="\n")
         fail(f"{len(wrong)} findings in the machine code of {arguments.source.name}")

@@ -6,6 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from _sass import Kernel
+
 ROOT = Path(__file__).resolve().parent.parent
 NAME = "_Z6KernelPf"
 PTXAS = """\
@@ -38,6 +40,32 @@ SASS = """\
 .L_x_3:
         /*00c0*/                   BRA `(.L_x_3) ;
 """
+# A loop over two vectors of 4 scores and targets: the second may be missing, and there is a branch
+# for what is rare in the first.
+WAYS = """\
+.text._Z6KernelPf:
+.L_x_1:
+        /*0000*/                   LDG.E.128 R16, desc[UR8][R44.64] ;
+        /*0010*/                   LDG.E.128 R20, desc[UR8][R48.64] ;
+        /*0020*/                   FFMA R42, R42, R10, R44 ;
+        /*0030*/                   DFMA R42, R42, R10, R44 ;
+        /*0040*/               @P0 BRA P2, `(.L_x_2) ;
+        /*0050*/                   DMUL R42, R42, R10 ;
+        /*0060*/               @P1 BRA `(.L_x_3) ;
+        /*0070*/                   DADD R42, R42, R10 ;
+.L_x_3:
+        /*0080*/                   DADD R42, R42, R10 ;
+.L_x_2:
+        /*0090*/                   NOP ;
+        /*00a0*/              @!P3 BRA `(.L_x_4) ;
+        /*00b0*/                   BRA `(.L_x_5) ;
+.L_x_5:
+        /*00c0*/                   FFMA R42, R42, R10, R44 ;
+        /*00d0*/                   F2F.F64.F32 R44, R28 ;
+.L_x_4:
+        /*00e0*/               @P0 BRA `(.L_x_1) ;
+"""
+WAY = [*range(5), *range(9, 15)]
 SPILL = """
 __global__ void Kernel(float* values, const int* order) {
   float local[64];
@@ -52,6 +80,7 @@ def check(monkeypatch):
     monkeypatch.syspath_prepend(ROOT / "scripts")
     module = importlib.import_module("check_sass")
     monkeypatch.setattr(module, "EXPECTED", [("_Z6Kernel.*", "LDG", 2), ("_Z.*", "STG", 1)])
+    monkeypatch.setattr(module, "PER_ELEMENT", [])
     return module
 
 
@@ -67,9 +96,51 @@ def test_reads_both_programs(check):
     assert (kernel.name, kernel.registers, kernel.stack, kernel.spills) == (NAME, 62, 8, 28)
     assert len(kernel.code) == 13
     assert kernel.code[1:3] == ["LDG.E.128.CONSTANT", "LDG.E.128"]
-    assert [opcode.split(".")[0] for opcode in kernel.loop()] == [
+    assert [kernel.code[place].split(".")[0] for place in kernel.loop()] == [
         *["LDG", "LDG", "DFMA", "F2F", "STG", "BRA"]
     ]
+
+
+def test_the_common_path_leaves_out_what_is_rare(check):
+    (kernel,) = read(check, WAYS)
+    assert kernel.common_path() == WAY
+    # Of four elements; NOPs do not count, conversions do.
+    assert check.per_element(kernel) == ((len(WAY) - 1) / 4, 2 / 4)
+
+
+def test_a_kernel_without_a_loop_has_no_common_path(check):
+    (kernel,) = read(check, SASS.replace("LDG.E.128", "LDG.E.64"))
+    assert list(kernel.loop()) == kernel.common_path() == []
+
+
+@pytest.mark.parametrize(
+    ("most", "messages"),
+    [
+        ((2.5, 0.5), []),
+        ((2.4, 0.5), [f"{NAME} takes 2.5 instructions an element, not 2.4 or less"]),
+        ((2.5, 0.4), [f"{NAME} takes 0.5 instructions of double an element, not 0.4 or less"]),
+    ],
+)
+def test_many_instructions_are_refused(check, monkeypatch, most, messages):
+    monkeypatch.setattr(check, "EXPECTED", [])
+    monkeypatch.setattr(check, "PER_ELEMENT", [("_Z6Kernel.*", *most)])
+    assert list(check.findings(read(check, WAYS))) == messages
+
+
+@pytest.mark.parametrize(
+    ("name", "code", "is_right"),
+    [
+        ("Ours", "LDG MUFU.RCP FFMA FFMA STG", True),
+        ("Ours", "LDG MUFU.RCP FFMA.FTZ FFMA STG", False),
+        ("Cuda", "VIADD MUFU.RCP FFMA FADD.FTZ FFMA BRA FFMA MUFU.RCP", True),
+        ("Cuda", "VIADD MUFU.RCP FFMA FADD.FTZ FFMA FFMA", True),
+        ("Cuda", "FMUL MUFU.RCP FFMA FADD.FTZ FFMA", False),
+        ("Other", "FMUL", True),
+    ],
+)
+def test_another_reciprocal_is_refused(check, name, code, is_right):
+    kernel = Kernel(name, code=code.split())
+    assert (not list(check.reciprocal_findings([kernel]))) == is_right
 
 
 def test_good_code_has_no_findings(check):
@@ -106,7 +177,7 @@ def test_slow_code_is_refused(check, old, new, message):
 
 def test_kernels_are_named_as_in_the_source(check):
     mangled = "_ZN5caffe12_GLOBAL__N_110PassKernelIfLi1ELi4ELb1EEEvNS0_5InputIT_EEPf"
-    kernels = [check.Kernel(mangled), check.Kernel("_ZN5caffe12_GLOBAL__N_16FinishEj")]
+    kernels = [Kernel(mangled), Kernel("_ZN5caffe12_GLOBAL__N_16FinishEj")]
     check.demangle(kernels)
     assert [kernel.name for kernel in kernels] == ["PassKernel<float, 1, 4, true>", "Finish"]
 
@@ -137,3 +208,20 @@ def test_a_kernel_with_local_memory_is_refused(check, tmp_path):
     said = check.compile_kernels(shutil.which("nvcc"), source, 90, tmp_path / "cubin")
     check.read_ptxas(said, kernels)
     assert "256 bytes of stack" in next(check.findings(kernels.values()))
+
+
+def test_the_document_has_what_an_element_takes(check, tmp_path):
+    """With the compiler that the figures are from."""
+    nvcc = shutil.which("nvcc") or "nvcc"
+    if check.cuda_toolkit.machine_nvcc() != (Path(nvcc), "13.0") or not check.DISASSEMBLER.exists():
+        pytest.skip("needs CUDA 13.0 and `make cuda-check`")
+    toolkit = check.cuda_toolkit.Toolkit(Path(nvcc), "13.0", [])
+    names = {"loss": 1, "gradient": 2, "one pass": 3}
+    kernels = {k.name: k for k in check.read_kernels(toolkit, check.SOURCE, 90, tmp_path)}
+    lines = [f"{'kernel':14}{'instructions':>12}{'of double':>11}"]
+    for name, number in names.items():
+        all_of_it, of_double = check.per_element(kernels[f"PassKernel<float, {number}, 4, true>"])
+        lines.append(f"{name:14}{all_of_it:12.1f}{of_double:11.1f}")
+    for document in ("gpu.md", "gpu.zh-CN.md"):
+        text = (ROOT / "docs" / document).read_text(encoding="utf-8")
+        assert "```text\n" + "\n".join(lines) + "\n```" in text

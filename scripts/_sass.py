@@ -1,0 +1,117 @@
+"""A CUDA kernel's machine code, as ptxas and nvdisasm print it."""
+
+import re
+from dataclasses import dataclass, field
+
+ENTRY = re.compile(r"Compiling entry function '(\w+)'")
+PROPERTIES = re.compile(r"Function properties for (\w+)")
+STACK = re.compile(r"(\d+) bytes stack frame, (\d+) bytes spill stores, (\d+) bytes spill loads")
+REGISTERS = re.compile(r"Used (\d+) registers")
+TEXT = re.compile(r"\.text\.(\w+):")
+LABEL = re.compile(r"(\.L\w+):")
+INSTRUCTION = re.compile(r"/\*[0-9a-f]{4,}\*/\s+(@!?U?P\w+\s+)?([A-Z][\w.]*)([^;]*);")
+BRANCH_TARGET = re.compile(r"`\((\.L\w+)\)")
+
+
+@dataclass
+class Branch:
+    label: str
+    is_sure: bool  # without a condition
+
+
+@dataclass
+class Kernel:
+    name: str
+    registers: int = 0
+    stack: int = 0
+    spills: int = 0
+    code: list = field(default_factory=list)  # opcodes
+    branches: dict = field(default_factory=dict)  # {place in code: Branch}
+    labels: dict = field(default_factory=dict)  # {label: place in code}
+
+    def loop(self):
+        """The places in code of the loop with 16-byte reads; none without one.
+
+        nvcc makes two of a loop, one for each answer to what its threads all ask; that with more
+        16-byte accesses is meant, and the inner one of two that have the same.
+        """
+        bodies = [range(begin, end + 1) for begin, end in self._jumps() if begin <= end]
+        return min(
+            (body for body in bodies if self.count(body, "LDG", "128")),
+            key=lambda body: (-self._wide(body), len(body)),
+            default=range(0),
+        )
+
+    def common_path(self):
+        """The places in the loop that run where nothing is rare.
+
+        Of the ways through it that with the most FFMA, which what is rare has none of, and the
+        shortest of these.
+        """
+        body = self.loop()
+        ways = dict.fromkeys(body[:1], ((0, 0), None))  # {place: (score, where from)}
+        for place in body:
+            if place in ways:
+                fused, length = ways[place][0]
+                score = (fused + self.count([place], "FFMA"), length - 1)
+                for after in self._following(place):
+                    if place < after <= body[-1] and (after not in ways or score > ways[after][0]):
+                        ways[after] = (score, place)
+        path = list(body[-1:])
+        while path and path[-1] != body[0]:
+            path.append(ways[path[-1]][1])
+        return path[::-1]
+
+    def count(self, places, opcode, modifier=None):
+        words = (self.code[place].split(".") for place in places)
+        return sum(w[0] == opcode and (modifier is None or modifier in w) for w in words)
+
+    def _wide(self, places):
+        return self.count(places, "LDG", "128") + self.count(places, "STG", "128")
+
+    def _jumps(self):
+        """(target, place) of each branch within the kernel."""
+        for place, branch in self.branches.items():
+            if branch.label in self.labels:
+                yield self.labels[branch.label], place
+
+    def _following(self, place):
+        """Where it may go on after an instruction."""
+        branch = self.branches.get(place)
+        if branch and branch.label in self.labels:
+            yield self.labels[branch.label]
+        if not (branch and branch.is_sure):
+            yield place + 1
+
+
+def read_ptxas(text, kernels):
+    """From what `ptxas -v` prints, into {name: Kernel}: registers, stack and spills."""
+    kernel = function = None
+    for line in text.splitlines():
+        if found := ENTRY.search(line):
+            kernel = kernels.setdefault(found[1], Kernel(found[1]))
+        elif found := PROPERTIES.search(line):
+            function = kernels.setdefault(found[1], Kernel(found[1]))
+        elif found := STACK.search(line):
+            function.stack = int(found[1])
+            function.spills = int(found[2]) + int(found[3])
+        elif found := REGISTERS.search(line):
+            kernel.registers = int(found[1])
+
+
+def read_sass(text, kernels):
+    """From what `nvdisasm -c` prints, into {name: Kernel}: instructions, and where they branch."""
+    kernel = None
+    for line in text.splitlines():
+        if found := TEXT.match(line):
+            kernel = kernels.setdefault(found[1], Kernel(found[1]))
+        elif kernel and (found := LABEL.match(line)):
+            kernel.labels[found[1]] = len(kernel.code)
+        elif kernel and (found := INSTRUCTION.search(line)):
+            predicate, opcode, operands = found.groups()
+            target = BRANCH_TARGET.search(operands)
+            if opcode.startswith("BRA") and target:
+                # `BRA P0, target` has a condition, too.
+                is_sure = not predicate and not operands[: target.start()].strip()
+                kernel.branches[len(kernel.code)] = Branch(target[1], is_sure)
+            kernel.code.append(opcode)
