@@ -115,7 +115,7 @@ def test_import_needs_neither_torch_nor_a_compiler(tmp_path):
 
 def test_import_is_quick():
     """It adds little to NumPy's own import; the best of five, since others use the machine, too."""
-    # The threads that OpenBLAS starts wait for work with the processor, more or less of it by chance.
+    # OpenBLAS's threads wait for work with the processor, more or less of it by chance.
     alone = {"OPENBLAS_NUM_THREADS": "1"}
     turns = [
         (
