@@ -86,8 +86,9 @@ cuda: ## build Caffe with CUDA: build/cuda/install
 	$(BUILD) cuda --tests
 
 cuda-check: ## compile our .cu files as C++11, no warning allowed, and check the machine code
-	$(PACKAGES) build cuda
+	$(PACKAGES) build cuda cuda-check
 	$(PYTHON) scripts/compile_cuda.py
+	$(PYTHON) scripts/compile_old_cuda.py
 	$(PYTHON) scripts/check_sass.py
 
 gpu-bundle: export CUDA_ARCH := $(or $(CUDA_ARCH),90)

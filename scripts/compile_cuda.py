@@ -28,13 +28,19 @@ def caffe_tree():
     return build.tree
 
 
-def system_include_folders(toolkit, tree, scratch):
-    """Folders of headers that are not ours, caffe.pb.h among them, whose warnings do not count."""
+def sources():
+    """Our CUDA files."""
+    found = [path for folder in FOLDERS for path in sorted((ROOT / folder).glob("*.cu"))]
+    return found or fail("no .cu file under " + " and ".join(FOLDERS))
+
+
+def caffe_headers(tree, scratch):
+    """Folders of Caffe's headers, caffe.pb.h among them, which is made in SCRATCH."""
     proto = tree / "src" / "caffe" / "proto"
     generated = scratch / "caffe" / "proto"
     generated.mkdir(parents=True)
     run(["protoc", f"--proto_path={proto}", f"--cpp_out={generated}", proto / "caffe.proto"])
-    return [scratch, tree / "include", *toolkit.include_folders]
+    return [scratch, tree / "include"]
 
 
 def compile_file(source, toolkit, folders, architectures, scratch):
@@ -57,9 +63,7 @@ def main():
         help="a GPU to compile for, 75 is sm_75 (75, 90, 120)",
     )
     architectures = parser.parse_args().arch or ARCHITECTURES
-    sources = [path for folder in FOLDERS for path in sorted((ROOT / folder).glob("*.cu"))]
-    if not sources:
-        fail("no .cu file under " + " and ".join(FOLDERS))
+    files = sources()
     toolkit = cuda_toolkit.find()
     cuda_toolkit.architectures(
         ",".join(architectures), cuda_toolkit.known_architectures(toolkit.nvcc)
@@ -67,10 +71,10 @@ def main():
     tree = caffe_tree()
     with tempfile.TemporaryDirectory() as folder:
         scratch = Path(folder)
-        folders = system_include_folders(toolkit, tree, scratch)
-        for source in sources:
+        folders = [*caffe_headers(tree, scratch), *toolkit.include_folders]
+        for source in files:
             compile_file(source, toolkit, folders, architectures, scratch)
-    print(f"compile_cuda: CUDA {toolkit.version}, {len(sources)} files, no warnings")
+    print(f"compile_cuda: CUDA {toolkit.version}, {len(files)} files, no warnings")
 
 
 if __name__ == "__main__":

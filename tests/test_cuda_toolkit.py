@@ -157,6 +157,29 @@ def test_cuda_check_refuses(toolkit, tmp_path, monkeypatch, capfd, code, message
     assert message in capfd.readouterr().err
 
 
+@pytest.mark.parametrize(
+    ("code", "message"),
+    [
+        ("__global__ void K(float*) { int left = 3; }", "unused variable"),
+        ("void F() { auto f = [](auto x) { return x; }; f(1); }", "auto"),
+        ("__global__ void K() { __nanosleep(1); }", "__nanosleep"),
+    ],
+    ids=["warning", "C++14", "of later GPUs"],
+)
+def test_cuda_check_refuses_for_old_gpus(toolkit, tmp_path, monkeypatch, capfd, code, message):
+    old = importlib.import_module("compile_old_cuda")
+    if not any(map(shutil.which, old.CLANG)) or not (old.FOLDER / "complete").exists():
+        pytest.skip("needs `make cuda-check`")
+    cuda, folders = old.find_cuda()
+    monkeypatch.setattr(old, "ROOT", tmp_path)
+    source = tmp_path / "wrong.cu"
+    source.write_text(code)
+    with pytest.raises(SystemExit) as stop:
+        old.compile_file(source, "60", old.find_clang(), cuda, folders, tmp_path)
+    assert stop.value.code == 1
+    assert message in capfd.readouterr().err
+
+
 def test_installed_programs_find_the_packages(toolkit, monkeypatch, tmp_path):
     wheels = toolkit.Toolkit(Path("nvcc"), "13.0", [tmp_path / "cu13", tmp_path / "nccl"])
     monkeypatch.setattr(toolkit, "find", lambda: wheels)

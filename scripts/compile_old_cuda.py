@@ -1,0 +1,79 @@
+#!/usr/bin/python3
+"""Compile our CUDA files for the GPUs before those of today's nvcc, with clang and CUDA 11.8.
+
+PyPI has no nvcc as old as that, but what clang takes in its place: 11.8's headers and assembler.
+So two more compilers are held to make no warning of our files. What is compiled is thrown away.
+"""
+
+import argparse
+import shutil
+import tempfile
+from pathlib import Path
+
+from _common import ROOT, fail, run
+from compile_cuda import caffe_headers, caffe_tree, sources
+from cuda_toolkit import link
+from make_venv import make_venv
+
+FOLDER = ROOT / "build" / "cuda" / "old"
+VERSION = "11.8"
+PACKAGES = [
+    f"nvidia-cuda-nvcc-cu11=={VERSION}.*",
+    f"nvidia-cuda-runtime-cu11=={VERSION}.*",
+    "nvidia-curand-cu11==10.3.*",  # clang's own headers include it
+]
+ARCHITECTURES = ["60", "70"]  # Pascal and Volta
+CLANG = ["clang++-19", "clang++"]
+WARNINGS = ["-Werror", "-Wall", "-Wextra", "-Wno-unused-parameter"]
+# Caffe's headers name these types of cuBLAS, whose package is 400 MB.
+CUBLAS = """\
+typedef struct cublasContext* cublasHandle_t;
+typedef int cublasStatus_t;
+const cublasStatus_t CUBLAS_STATUS_SUCCESS = 0;
+"""
+
+
+def find_clang():
+    found = next(filter(None, map(shutil.which, CLANG)), None)
+    return found or fail("clang is missing: apt-get install clang-19")
+
+
+def find_cuda():
+    """What clang takes for a toolkit, and the folders of headers that it does not find there."""
+    FOLDER.parent.mkdir(parents=True, exist_ok=True)
+    requirements = FOLDER.with_suffix(".txt")
+    requirements.write_text("".join(f"{package}\n" for package in PACKAGES))
+    make_venv(FOLDER, requirements)
+    nvidia = next(FOLDER.glob("lib/python3*/site-packages/nvidia"))
+    # By this header clang tells the version.
+    link(nvidia / "cuda_nvcc" / "include" / "cuda.h", nvidia / "cuda_runtime" / "include/cuda.h")
+    return nvidia / "cuda_nvcc", [nvidia / "cuda_runtime" / "include", nvidia / "curand/include"]
+
+
+def compile_file(source, architecture, clang, cuda, folders, scratch):
+    print(f"compile_old_cuda: {source.relative_to(ROOT)} sm_{architecture}", flush=True)
+    argv = [clang, "-x", "cuda", f"--cuda-path={cuda}", f"--cuda-gpu-arch=sm_{architecture}"]
+    argv += ["-std=c++11", "-O3", *WARNINGS, f"-I{ROOT / 'include'}"]
+    for folder in folders:
+        argv += ["-isystem", folder]
+    run([*argv, "--cuda-device-only", "-c", source, "-o", scratch / (source.name + ".cubin")])
+    run([*argv, "--cuda-host-only", "-fsyntax-only", source])
+
+
+def main():
+    argparse.ArgumentParser(description=__doc__.splitlines()[0]).parse_args()
+    clang = find_clang()
+    cuda, headers = find_cuda()
+    tree = caffe_tree()
+    with tempfile.TemporaryDirectory() as folder:
+        scratch = Path(folder)
+        (scratch / "cublas_v2.h").write_text(CUBLAS)
+        folders = [*headers, *caffe_headers(tree, scratch)]
+        for source in sources():
+            for architecture in ARCHITECTURES:
+                compile_file(source, architecture, clang, cuda, folders, scratch)
+    print(f"compile_old_cuda: CUDA {VERSION} by {Path(clang).name}, no warnings")
+
+
+if __name__ == "__main__":
+    main()
