@@ -182,8 +182,8 @@ void CheckEmpty() {
          "empty", "passes");
 }
 
-/// An infinite score or NaN, after hard targets, has the CPU's loss: infinite, or
-/// NaN.
+/// An infinite score or NaN, after hard targets, has the CPU's loss: infinite,
+/// or NaN.
 template <typename T>
 void CheckNotFinite() {
   const T kInfinity = std::numeric_limits<T>::infinity();

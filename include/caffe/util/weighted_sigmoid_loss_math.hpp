@@ -98,7 +98,7 @@ WEIGHTED_SIGMOID_LOSS_HOST_DEVICE double Abs(double a) {
 template <typename T>
 WEIGHTED_SIGMOID_LOSS_HOST_DEVICE T PositivePart(T a) {
 #ifdef __CUDA_ARCH__
-  return max(a, T(0));  // one instruction
+  return fmax(a, T(0));  // one instruction
 #else
   return a > T(0) ? a : T(0);
 #endif
