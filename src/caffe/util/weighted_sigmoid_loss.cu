@@ -19,8 +19,8 @@ namespace weighted_sigmoid_loss {
 namespace {
 
 const unsigned kThreads = 256;
-// At least, on a multiprocessor. Without that, nvcc spills some kernels' registers
-// to have one more, or takes so many that there is one less.
+// At least, on a multiprocessor. Without that, nvcc spills some kernels'
+// registers to have one more, or takes so many that there is one less.
 const unsigned kBlocksAtOnce = 3;
 const unsigned kFinishThreads = 1024;
 const unsigned kWarp = 32;
@@ -43,10 +43,11 @@ struct Unroll {
 const int kLoss = 1;
 const int kGradient = 2;
 
-/// What a thread or a block of a loss pass adds up: counts are below 2^31.
+/// What a thread or a block of a loss pass adds up: counts are below 2^31. One
+/// has more bits, so that there is no padding, which nobody would write.
 struct PassSums {
   double loss;
-  unsigned ignored;
+  std::uint64_t ignored;
   unsigned bad_targets;
   unsigned bad_weights;
 };
@@ -350,7 +351,7 @@ __device__ __forceinline__ void Keep(float* value) { asm("" : "+f"(*value)); }
 __device__ __forceinline__ void Keep(double* value) { asm("" : "+d"(*value)); }
 #else
 template <typename T>
-__device__ void Keep(T*) {}
+__device__ void Keep(T* /* value */) {}
 #endif
 
 template <typename T, int kWidth>
@@ -510,8 +511,8 @@ struct Ieee<double> {
 };
 
 /// Whether an element is more than HardLossElement and GradientElement take
-/// care of: the target is soft or ignored (with a label other than 0 and 1), the
-/// score infinite, the weight infinite, NaN or negative.
+/// care of: the target is soft or ignored (with a label other than 0 and 1),
+/// the score infinite, the weight infinite, NaN or negative.
 template <int kPass, typename T>
 __device__ __forceinline__ bool IsRare(const Input<T>& input, T x, T t,
                                        T weight) {
@@ -522,9 +523,9 @@ __device__ __forceinline__ bool IsRare(const Input<T>& input, T x, T t,
          BitCast<typename Ieee<T>::Bits>(weight) >= Ieee<T>::kInfinity;
 }
 
-/// Computes neighbouring elements: adds to sums, returns gradients. All have the
-/// loss of hard targets at first, since most GPUs have a unit for double to 32 or
-/// 64 for float; then one branch for all of them corrects those that are rare.
+/// Computes neighbouring elements: adds to sums, returns gradients. All have
+/// the loss of hard targets at first, since most GPUs have a unit for double to
+/// 32 or 64 for float; then one branch for all corrects those that are rare.
 template <typename T, int kPass, int kWidth>
 __device__ __forceinline__ Pack<T, kWidth> Visit(
     const Input<T>& input, const Pack<T, kWidth>& x, const Pack<T, kWidth>& t,
