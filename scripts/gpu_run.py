@@ -124,16 +124,21 @@ class Libraries:
         return list(dict.fromkeys(self.found.values()))
 
 
+def named_folders():
+    """Those of LD_LIBRARY_PATH. Programs run in folders of their own."""
+    names = os.environ.get("LD_LIBRARY_PATH", "").split(":")
+    return [Path(name).absolute() for name in names if name]
+
+
 def library_folders():
     """Where they may lie: named, of this Python, of the machine's other Pythons, of toolkits."""
-    named = os.environ.get("LD_LIBRARY_PATH", "").split(":")
     sites = [*sys.path, *map(str, Path("/opt").glob("*/.venv/lib/python3*/site-packages"))]
     sites += map(str, Path("/usr").glob("*/lib/python3*/dist-packages"))
     wheels = [path for site in sites if site for path in sorted(Path(site).glob("nvidia/*/lib"))]
     toolkits = sorted(Path("/usr/local").glob("cuda*"), reverse=True)
     inside = ("lib64", "targets/x86_64-linux/lib")
     own = [Path("/usr/lib/x86_64-linux-gnu"), Path("/usr/lib64")]
-    folders = [Path(name) for name in named if name] + wheels
+    folders = named_folders() + wheels
     folders += [toolkit / name for toolkit in toolkits for name in inside] + own
     return [folder for folder in dict.fromkeys(folders) if folder.is_dir()]
 
@@ -152,11 +157,15 @@ class Bundle:
             fail(f"{folder} is no bundle of scripts/gpu_bundle.py: {error}", 2)
         self.libraries = Libraries(self.manifest["needs"], library_folders())
 
+    def library_path(self, *own):
+        """The machine's named folders last: its driver's may be known by them alone."""
+        folders = [*own, *self.libraries.folders, *named_folders()]
+        return ":".join(dict.fromkeys(map(str, folders)))
+
     def environment(self, **more):
-        folders = [self.folder / "lib", *self.libraries.folders]
         return {
             **os.environ,
-            "LD_LIBRARY_PATH": ":".join(map(str, folders)),
+            "LD_LIBRARY_PATH": self.library_path(self.folder / "lib"),
             "GLOG_logtostderr": "1",
             **more,
         }
@@ -310,8 +319,9 @@ def check_training(name, program, *arguments):
 def check_benchmark(bundle, _report, quick):
     argv = [sys.executable, ROOT / "benchmarks" / "gpu.py", "--bundle", bundle.folder]
     argv += ["--output", bundle.logs / "benchmark", *(["--quick"] if quick else [])]
-    folders = ":".join(map(str, bundle.libraries.folders))
-    environment = {**os.environ, "LD_LIBRARY_PATH": folders, "PYTHONUNBUFFERED": "1"}
+    # Not the bundle's folder, where the adapter looks anyway: Python has libraries of its own.
+    path = bundle.library_path()
+    environment = {**os.environ, "LD_LIBRARY_PATH": path, "PYTHONUNBUFFERED": "1"}
     done = bundle.run("benchmark", argv, 420, cwd=ROOT, environment=environment)
     for name in ("report.json", "report.txt", "report.png"):
         if (bundle.logs / "benchmark" / name).exists():

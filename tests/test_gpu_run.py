@@ -132,6 +132,28 @@ def test_failure_is_counted_and_the_rest_goes_on(run, bundle, name, text, check,
         assert printed.out.splitlines()[-1] == "1 checks passed, 1 failed, 0 not run"
 
 
+@pytest.fixture
+def benchmark(tmp_path, monkeypatch):
+    """Puts a shell script in the benchmark's place."""
+    monkeypatch.setattr(gpu_run, "ROOT", tmp_path)
+    monkeypatch.setattr(gpu_run.sys, "executable", "/bin/sh")
+    (tmp_path / "benchmarks").mkdir()
+    return (tmp_path / "benchmarks" / "gpu.py").write_text
+
+
+@pytest.mark.parametrize("check", ["golden", "benchmark"])
+def test_machines_own_folders_come_last(run, bundle, benchmark, tmp_path, monkeypatch, check):
+    write(bundle, "golden", "echo $LD_LIBRARY_PATH")
+    benchmark("echo $LD_LIBRARY_PATH")
+    libraries = tmp_path / "libraries"
+    monkeypatch.chdir(tmp_path)
+    # An empty part is the folder that a program runs in.
+    monkeypatch.setenv("LD_LIBRARY_PATH", f":/driver:{libraries}:relative:")
+    _, found, _ = run("--only", check)
+    assert found[check][0] == gpu_run.PASSED
+    assert found[check][1].endswith(f"{libraries}:/driver:{tmp_path / 'relative'}")
+
+
 def test_what_cannot_be_told_is_no_failure(run, bundle):
     write(bundle, "device", DESCRIBE + '[ "$1" = walk ] || exit 3')
     status, found, _ = run("--only", "walk", "large", "memcheck")
