@@ -56,6 +56,10 @@ LATE_BOUND = 0.1
 QUICK_STRIDE = "251"
 
 
+class RunEnded(Exception):
+    """The time of the whole run is over, which says nothing of the check in progress."""
+
+
 @dataclass
 class Result:
     """What came of a check."""
@@ -63,7 +67,7 @@ class Result:
     check: str
     verdict: str
     words: str
-    seconds: float = 0.0
+    seconds: float
 
 
 @dataclass
@@ -175,18 +179,20 @@ class Bundle:
 
     def run(self, log, argv, seconds, cwd=None, environment=None):
         """Run a program, within its time and what is left of all; what it prints is logged."""
-        seconds = min(seconds, self.end - time.monotonic())
-        if seconds < 1:
-            return Done(TIMEOUT, "no time was left")
+        left = self.end - time.monotonic()
+        if left < 1:
+            raise RunEnded
         path = self.logs / f"{log}.log"
         with path.open("wb") as stream:
             status = run_for(
                 [str(word) for word in argv],
-                seconds,
+                min(seconds, left),
                 stream,
                 cwd=cwd or self.folder.parent,
                 env=environment or self.environment(),
             )
+        if status == TIMEOUT and left < seconds:
+            raise RunEnded
         return Done(status, path.read_text(encoding="utf-8", errors="replace"))
 
     def write_logs(self):
@@ -322,11 +328,12 @@ def check_benchmark(bundle, _report, quick):
     # Not the bundle's folder, where the adapter looks anyway: Python has libraries of its own.
     path = bundle.library_path()
     environment = {**os.environ, "LD_LIBRARY_PATH": path, "PYTHONUNBUFFERED": "1"}
-    done = bundle.run("benchmark", argv, 420, cwd=ROOT, environment=environment)
-    for name in ("report.json", "report.txt", "report.png"):
-        if (bundle.logs / "benchmark" / name).exists():
-            shutil.copy(bundle.logs / "benchmark" / name, bundle.output / f"benchmark-{name}")
-    return judged(done)
+    try:
+        return judged(bundle.run("benchmark", argv, 420, cwd=ROOT, environment=environment))
+    finally:  # what was measured before the run ended, too
+        for name in ("report.json", "report.txt", "report.png"):
+            if (bundle.logs / "benchmark" / name).exists():
+                shutil.copy(bundle.logs / "benchmark" / name, bundle.output / f"benchmark-{name}")
 
 
 TRAIN = ["train", "-solver=solver.prototxt"]
@@ -349,7 +356,10 @@ CHECKS = {
 
 def describe_device(bundle):
     """What `device describe` says, a field a line."""
-    done = bundle.run("describe", [bundle.program("device"), "describe"], 60)
+    try:
+        done = bundle.run("describe", [bundle.program("device"), "describe"], 60)
+    except RunEnded:
+        fail("the run's time ended before the GPU answered")
     if done.status != 0:
         fail(f"no GPU that the bundle runs on: {done.last_line}", 2)
     return dict(line.split(": ", 1) for line in done.text.splitlines() if ": " in line)
@@ -384,6 +394,15 @@ def write_results(bundle, report):
     return text
 
 
+def make_check(name, bundle, report, quick):
+    begin = time.monotonic()
+    try:
+        verdict, words = CHECKS[name](bundle, report, quick)
+    except RunEnded:
+        verdict, words = NOT_RUN, "the run's time ended"
+    return Result(name, verdict, words, round(time.monotonic() - begin, 1))
+
+
 def run_checks(bundle, checks, quick):
     report = {
         "bundle": bundle.manifest,
@@ -394,12 +413,7 @@ def run_checks(bundle, checks, quick):
         "results": [],
     }
     for name in checks:
-        begin = time.monotonic()
-        if begin >= bundle.end:
-            result = Result(name, NOT_RUN, "no time was left")
-        else:
-            result = Result(name, *CHECKS[name](bundle, report, quick))
-        result.seconds = round(time.monotonic() - begin, 1)
+        result = make_check(name, bundle, report, quick)
         print(f"gpu_run: {name}: {result.verdict}: {result.words}", flush=True)
         report["results"].append(asdict(result))
         text = write_results(bundle, report)

@@ -166,12 +166,46 @@ def test_what_cannot_be_told_is_no_failure(run, bundle):
     assert run("--only", "large")[0] == 1, "nothing passed"
 
 
-def test_time_is_kept(run, bundle):
-    write(bundle, "golden", "sleep 60 & sleep 60")
-    status, found, _ = run("--only", "golden", "repeat", "--seconds", 2)
+CUT = (gpu_run.NOT_RUN, "the run's time ended")
+
+
+@pytest.mark.parametrize(
+    ("program", "check"),
+    [("test.testbin", "tests"), ("golden", "golden"), ("caffe", "train-gpu"), ("device", "loss")],
+)
+def test_check_that_the_runs_end_cuts_is_not_run(run, bundle, program, check):
+    write(bundle, program, (DESCRIBE if program == "device" else "") + "sleep 60 & sleep 60")
+    status, found, printed = run("--only", check, "large", "--seconds", 2)
+    assert status == 1, "nothing passed"
+    assert found == {check: CUT, "large": CUT}
+    assert printed.out.splitlines()[-1] == "0 checks passed, 0 failed, 2 not run"
+
+
+def test_check_that_exceeds_its_own_time_has_failed(run, bundle, monkeypatch):
+    write(bundle, "golden", "echo so far; sleep 60 & sleep 60")
+
+    def check(bundle, _report, _quick):
+        return gpu_run.judged(bundle.run("golden", [bundle.program("golden")], 1))
+
+    monkeypatch.setitem(gpu_run.CHECKS, "golden", check)
+    status, found, _ = run("--only", "golden", "repeat")
     assert status == 1
-    assert found["golden"][0] == gpu_run.FAILED and "timeout" in found["golden"][1]
-    assert found["repeat"][0] == gpu_run.NOT_RUN
+    assert found["golden"] == (gpu_run.FAILED, "status timeout: so far")
+    assert found["repeat"][0] == gpu_run.PASSED
+
+
+def test_gpu_that_does_not_answer_in_time(run, bundle):
+    write(bundle, "device", "sleep 60")
+    status, _, printed = run("--seconds", 1.5)
+    assert status == 1 and printed.err.count("\n") == 1
+    assert "the run's time ended before the GPU answered" in printed.err
+
+
+def test_what_the_benchmark_measured_before_the_end_is_kept(run, benchmark, tmp_path):
+    benchmark("""while [ "$1" != --output ]; do shift; done
+mkdir "$2" && echo measured >"$2/report.json" && sleep 60 & sleep 60""")
+    assert run("--only", "benchmark", "--seconds", 3)[1] == {"benchmark": CUT}
+    assert (tmp_path / "out" / "benchmark-report.json").read_text() == "measured\n"
 
 
 SANITIZER = """#!/bin/sh
