@@ -52,7 +52,7 @@ def environment(bundle, folder):
 
 
 def describe_gpu(bundle):
-    """What `device describe` says, and the driver's version."""
+    """What `device describe` says."""
     folders = f"{bundle / 'lib'}:{os.environ.get('LD_LIBRARY_PATH', '')}"
     done = subprocess.run(
         [bundle / "bin" / "device", "describe"],
@@ -68,11 +68,11 @@ def describe_gpu(bundle):
 class Bench:
     """One run, and the report that it fills."""
 
-    def __init__(self, bundle, folder, sizes, only=None):
+    def __init__(self, bundle, folder, sizes, driver, only=None):
         self.folder, self.sizes, self.bundle = folder, sizes, bundle
         self.contestants = [c for c in CONTESTANTS if not only or c.name in only]
         self.report = {
-            "machine": {**machine.describe(), "gpu": describe_gpu(bundle)},
+            "machine": {**machine.describe(), "gpu": describe_gpu(bundle), "driver": driver},
             "bundle": read_json(bundle / "manifest.json"),
             "date": machine.source()["date"],
             "settings": {
@@ -140,6 +140,9 @@ def parse_arguments(argv):
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--bundle", type=Path, metavar="DIR", help="the unpacked bundle")
     parser.add_argument("--output", type=Path, metavar="DIR", help="where everything goes")
+    parser.add_argument(
+        "--driver", default="unknown", metavar="VERSION", help="NVIDIA's driver, for the report"
+    )
     sizes = parser.add_mutually_exclusive_group()
     sizes.add_argument("--sizes", type=int, nargs="+", metavar="N", help="numbers of elements")
     sizes.add_argument("--quick", action="store_true", help="a few sizes")
@@ -163,7 +166,7 @@ def main(argv=None):
         show(read_json(args.plot), args.plot.parent)
         return
     args.output.mkdir(parents=True, exist_ok=True)
-    bench = Bench(args.bundle.resolve(), args.output.resolve(), args.sizes, args.only)
+    bench = Bench(args.bundle.resolve(), args.output.resolve(), args.sizes, args.driver, args.only)
     bench.run()
     show(bench.report, args.output)
 

@@ -71,8 +71,8 @@ def header(report):
     versions = dict.fromkeys(row["versions"] for row in report["contestants"])
     return [
         f"{gpu['name']}, compute capability {gpu['compute capability']}, CUDA runtime "
-        f"{gpu['CUDA runtime']}, driver's {gpu['CUDA driver']}; {machine['cpu']}; "
-        f"{machine['system']}",
+        f"{gpu['CUDA runtime']}, driver {machine['driver']} for CUDA {gpu['CUDA driver']}; "
+        f"{machine['cpu']}; {machine['system']}",
         "; ".join(versions),
         f"commit {bundle['commit'][:12]}{mark}, sm_{bundle['architecture']}, {report['date']}",
         f"forward and backward, float32; scores of deviation {settings['deviation']}, "

@@ -322,8 +322,9 @@ def check_training(name, program, *arguments):
     return check
 
 
-def check_benchmark(bundle, _report, quick):
+def check_benchmark(bundle, report, quick):
     argv = [sys.executable, ROOT / "benchmarks" / "gpu.py", "--bundle", bundle.folder]
+    argv += ["--driver", report["driver"]]
     argv += ["--output", bundle.logs / "benchmark", *(["--quick"] if quick else [])]
     # Not the bundle's folder, where the adapter looks anyway: Python has libraries of its own.
     path = bundle.library_path()
@@ -366,12 +367,14 @@ def describe_device(bundle):
 
 
 def driver_version():
+    """As nvidia-smi gives it; CUDA itself names only the newest CUDA that the driver has."""
     try:
         argv = ["nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"]
         done = subprocess.run(argv, capture_output=True, text=True, timeout=60)
     except (OSError, subprocess.TimeoutExpired):
         return "unknown"
-    return done.stdout.strip().splitlines()[0] if done.stdout.strip() else "unknown"
+    lines = done.stdout.splitlines()
+    return lines[0].strip() if done.returncode == 0 and lines else "unknown"
 
 
 def summary(report):

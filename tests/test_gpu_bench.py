@@ -38,7 +38,7 @@ def made_up_report(**milliseconds):
     times = {c.name: milliseconds.get(c.name.replace("-", "_"), 10) for c in CONTESTANTS}
     times["copy"] = 1
     return {
-        "machine": {"gpu": GPU, "cpu": "Made-up CPU", "system": "Made-up"},
+        "machine": {"gpu": GPU, "driver": "580.1", "cpu": "Made-up CPU", "system": "Made-up"},
         "bundle": MANIFEST,
         "date": "2018-12-27",
         "settings": {
@@ -100,6 +100,7 @@ def test_table_and_plot_are_made_of_the_json_alone(tmp_path):
     # 20 bytes of 2^26 elements in 2.5 ms; the copy 8 in 1.
     assert row.split()[2:] == ["2.500", "536.9", "1.00", "1.00"]
     assert "left out: jax: JAX jit: none here" in said
+    assert "CUDA runtime 13.0, driver 580.1 for CUDA 13.0; Made-up CPU" in said
 
 
 # A tiny run
@@ -125,6 +126,7 @@ def test_run_measures_what_there_is(bundle, tmp_path):
     (tmp_path / "jax.py").write_text("raise ImportError('no JAX here')\n")
     done = run_program(
         *("--bundle", bundle, "--output", tmp_path / "out", "--sizes", 1024, 4096),
+        *("--driver", "580.2"),
         PYTHONPATH=str(tmp_path),
     )
     assert done.returncode == 0, done.stderr
@@ -138,6 +140,7 @@ def test_run_measures_what_there_is(bundle, tmp_path):
     left_out = {row["contestant"]: row["why"] for row in report["left_out"]}
     assert left_out["jax"] == "JAX jit: no JAX here" and len(left_out) == 3
     assert report["bundle"] == MANIFEST and report["machine"]["gpu"] == GPU
+    assert report["machine"]["driver"] == "580.2"
     assert "left out: torch: PyTorch eager: no PyTorch here" in done.stdout
     assert (tmp_path / "out" / "report.png").exists()
 

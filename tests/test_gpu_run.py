@@ -154,6 +154,19 @@ def test_machines_own_folders_come_last(run, bundle, benchmark, tmp_path, monkey
     assert found[check][1].endswith(f"{libraries}:/driver:{tmp_path / 'relative'}")
 
 
+@pytest.mark.parametrize(
+    ("nvidia_smi", "version"),
+    [("echo 580.95.05; echo 580.95.05", "580.95.05"), ("echo it has failed; exit 9", "unknown")],
+)
+def test_driver_is_named(run, benchmark, tmp_path, monkeypatch, nvidia_smi, version):
+    (tmp_path / "nvidia-smi").write_text(f"#!/bin/sh\n{nvidia_smi}\n")
+    (tmp_path / "nvidia-smi").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
+    benchmark('echo "$*"')
+    assert f" --driver {version} " in run("--only", "benchmark")[1]["benchmark"][1]
+    assert f"driver {version}," in (tmp_path / "out" / "summary.txt").read_text()
+
+
 def test_what_cannot_be_told_is_no_failure(run, bundle):
     write(bundle, "device", DESCRIBE + '[ "$1" = walk ] || exit 3')
     status, found, _ = run("--only", "walk", "large", "memcheck")
