@@ -129,11 +129,11 @@ def show(report, folder):
     """Table and plot, of the report alone."""
     said = text(report)
     (folder / "report.txt").write_text(said + "\n", encoding="utf-8")
-    print(said)
     try:
         draw(report, folder / "report.png")
     except ImportError as error:
         print(f"no report.png: {error}; elsewhere, gpu.py --plot makes it", file=sys.stderr)
+    print(said)
 
 
 def parse_arguments(argv):

@@ -122,9 +122,19 @@ def remarks(report):
     return [f"left out: {row['contestant']}: {row['why']}" for row in report["left_out"]]
 
 
+def outcome(report):
+    """All of it in a line, the last one, which gpu_run.py's summary takes."""
+    found = [target.verdict for target in targets(report)]
+    names = ", ".join(row["contestant"] for row in report["left_out"])
+    return (
+        f"{found.count('reached')} of {len(found)} targets reached, "
+        f"{found.count('not measured')} not measured; left out: {names or 'none'}"
+    )
+
+
 def text(report):
     sections = [header(report), step_table(report), size_table(report), target_table(report)]
-    sections.append(remarks(report))
+    sections += [remarks(report), [outcome(report)]]
     return "\n\n".join("\n".join(section) for section in sections if section)
 
 

@@ -88,6 +88,26 @@ def test_what_was_not_measured_reaches_nothing():
     assert "33,554,432 elements" in gpu_report.text(report)
 
 
+def test_last_line_is_the_outcome(tmp_path):
+    # As above: the layer reaches its four, the one pass only the other of its two.
+    report = made_up_report(layer=2.5 / 0.9, one_pass=1.5 / 0.8, torch=13.9)
+    line = "5 of 6 targets reached, 0 not measured; left out: jax"
+    assert gpu_report.text(report).splitlines()[-1] == line
+    report["measured"] = [row for row in report["measured"] if row["contestant"] != "torch"]
+    report["left_out"] = []
+    (tmp_path / "report.json").write_text(json.dumps(report))
+    # Also where there is nothing to draw with.
+    (tmp_path / "matplotlib.py").write_text("raise ImportError('no Matplotlib here')\n")
+    # As gpu_run.py runs it: what it prints goes to one file, at once.
+    argv = [sys.executable, BENCHMARKS / "gpu.py", "--plot", tmp_path / "report.json"]
+    environment = {**os.environ, "PYTHONPATH": str(tmp_path), "PYTHONUNBUFFERED": "1"}
+    printed = subprocess.check_output(
+        argv, env=environment, stderr=subprocess.STDOUT, text=True
+    ).splitlines()
+    assert printed[0].startswith("no report.png: no Matplotlib here")
+    assert printed[-1] == "4 of 6 targets reached, 1 not measured; left out: none"
+
+
 def test_table_and_plot_are_made_of_the_json_alone(tmp_path):
     report = made_up_report(layer=2.5)
     (tmp_path / "report.json").write_text(json.dumps(report))
