@@ -11,6 +11,7 @@ import argparse
 import os
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 
@@ -39,14 +40,14 @@ def whole_turn(calls):
     return calls
 
 
-def environment(bundle, folder):
+def environment(bundle, cache):
     """Frameworks share the GPU's memory, and use what the machine has of CUDA."""
     return {
         **{k: v for k, v in os.environ.items() if not k.startswith("XLA_")},
         "BENCH_ADAPTER": str(bundle / "lib" / "adapter.so"),
         "GLOG_minloglevel": "2",
         "OMP_NUM_THREADS": str(len(os.sched_getaffinity(0))),
-        "TORCHINDUCTOR_CACHE_DIR": str(folder / "torch-compile"),
+        "TORCHINDUCTOR_CACHE_DIR": cache,
         "XLA_PYTHON_CLIENT_PREALLOCATE": "false",
     }
 
@@ -90,13 +91,14 @@ class Bench:
         }
 
     def run(self):
-        settings = environment(self.bundle, self.folder)
-        threads = self.report["machine"]["cores"]
-        with started(self.contestants, threads, settings, self.folder / "logs") as workers:
-            for name in list(workers):
-                self.admit(name, workers)
-            for count in self.sizes:
-                self.measure_size(workers, count)
+        threads, logs = self.report["machine"]["cores"], self.folder / "logs"
+        with tempfile.TemporaryDirectory(prefix="gpu_bench.") as cache:
+            settings = environment(self.bundle, cache)
+            with started(self.contestants, threads, settings, logs) as workers:
+                for name in list(workers):
+                    self.admit(name, workers)
+                for count in self.sizes:
+                    self.measure_size(workers, count)
 
     def admit(self, name, workers):
         """Hold one to the exact result. What this machine may lack is left out, with the reason."""

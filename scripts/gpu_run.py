@@ -326,9 +326,13 @@ def check_benchmark(bundle, report, quick):
     argv = [sys.executable, ROOT / "benchmarks" / "gpu.py", "--bundle", bundle.folder]
     argv += ["--driver", report["driver"]]
     argv += ["--output", bundle.logs / "benchmark", *(["--quick"] if quick else [])]
-    # Not the bundle's folder, where the adapter looks anyway: Python has libraries of its own.
-    path = bundle.library_path()
-    environment = {**os.environ, "LD_LIBRARY_PATH": path, "PYTHONUNBUFFERED": "1"}
+    environment = {
+        **os.environ,
+        # Not the bundle's folder, where the adapter looks anyway: Python has libraries of its own.
+        "LD_LIBRARY_PATH": bundle.library_path(),
+        "PYTHONUNBUFFERED": "1",
+        "TMPDIR": str(bundle.folder.parent),  # what it leaves behind where its time ends goes away
+    }
     try:
         return judged(bundle.run("benchmark", argv, 420, cwd=ROOT, environment=environment))
     finally:  # what was measured before the run ended, too

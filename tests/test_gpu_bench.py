@@ -142,7 +142,12 @@ def bundle(caffe_install, tmp_path):
 
 
 def test_run_measures_what_there_is(bundle, tmp_path):
-    (tmp_path / "torch.py").write_text("raise ImportError('no PyTorch here')\n")
+    (tmp_path / "torch.py").write_text(
+        "import os\n"
+        "cache = os.environ['TORCHINDUCTOR_CACHE_DIR']\n"
+        "assert os.path.isdir(cache)\n"
+        "raise ImportError(f'no PyTorch here: {cache}')\n"
+    )
     (tmp_path / "jax.py").write_text("raise ImportError('no JAX here')\n")
     done = run_program(
         *("--bundle", bundle, "--output", tmp_path / "out", "--sizes", 1024, 4096),
@@ -162,6 +167,8 @@ def test_run_measures_what_there_is(bundle, tmp_path):
     assert report["bundle"] == MANIFEST and report["machine"]["gpu"] == GPU
     assert report["machine"]["driver"] == "580.2"
     assert "left out: torch: PyTorch eager: no PyTorch here" in done.stdout
+    cache = Path(left_out["torch-compile"].split(": ")[-1])
+    assert tmp_path / "out" not in cache.parents and not cache.exists()
     assert (tmp_path / "out" / "report.png").exists()
 
 

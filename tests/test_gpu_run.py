@@ -4,6 +4,7 @@ import json
 import subprocess
 import sys
 import tarfile
+from pathlib import Path
 
 import pytest
 
@@ -165,6 +166,13 @@ def test_driver_is_named(run, benchmark, tmp_path, monkeypatch, nvidia_smi, vers
     benchmark('echo "$*"')
     assert f" --driver {version} " in run("--only", "benchmark")[1]["benchmark"][1]
     assert f"driver {version}," in (tmp_path / "out" / "summary.txt").read_text()
+
+
+def test_benchmark_leaves_no_temporary_files(run, benchmark):
+    benchmark("mktemp; exit 1")
+    (_, words) = run("--only", "benchmark")[1]["benchmark"]
+    path = Path(words.split("status 1: ")[1])
+    assert path.is_absolute() and not path.exists()
 
 
 def test_what_cannot_be_told_is_no_failure(run, bundle):
