@@ -91,6 +91,7 @@ class Native:
 
     def __init__(self, way, layer):
         self.way, self.layer = way, layer
+        self.step = None
         self.adapter = Adapter(Path(os.environ["BENCH_ADAPTER"]))
 
     def describe(self):
@@ -107,7 +108,9 @@ class Native:
         return self.step.result()
 
     def release(self):
-        self.step.release()
+        if self.step:
+            self.step.release()
+        self.step = None
 
 
 class InPython:

@@ -7,3 +7,11 @@ class BenchError(Exception):
     def __init__(self, message, status=1):
         super().__init__(message)
         self.status = status
+
+
+class ContestantFailed(BenchError):
+    """One contestant cannot go on; the others can."""
+
+    def __init__(self, contestant, message):
+        super().__init__(message)
+        self.contestant = contestant

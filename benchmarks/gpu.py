@@ -15,7 +15,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from failure import BenchError
+from failure import BenchError, ContestantFailed
 
 try:
     import machine
@@ -96,31 +96,42 @@ class Bench:
             settings = environment(self.bundle, cache)
             with started(self.contestants, threads, settings, logs) as workers:
                 for name in list(workers):
-                    self.admit(name, workers)
+                    self.admit(workers, name)
                 for count in self.sizes:
                     self.measure_size(workers, count)
 
-    def admit(self, name, workers):
-        """Hold one to the exact result. What this machine may lack is left out, with the reason."""
+    def admit(self, workers, name):
+        """Hold one to the exact result."""
         worker = workers[name]
         try:
             said = worker.ask("describe")
             problems = measure.problems_of({name: worker}, Problem(JUDGED, DTYPE))
             self.report["agreement"] += measure.agree({name: worker}, problems)
-        except BenchError as error:
-            if not worker.contestant.is_optional:
-                raise
-            workers.pop(name).close()
-            self.report["left_out"].append({"contestant": name, "why": str(error)})
-            print(f"left out: {error}", file=sys.stderr, flush=True)
+        except ContestantFailed as failure:
+            self.leave_out(workers, failure)
             return
         row = {"name": name, "label": worker.contestant.label, "bytes": worker.contestant.bytes}
         self.report["contestants"].append({**row, "versions": said["versions"]})
 
+    def leave_out(self, workers, failure):
+        """From here on, with the reason, what this machine may lack; all else ends the run."""
+        if not failure.contestant.is_optional:
+            raise failure
+        name = failure.contestant.name
+        workers.pop(name).close()
+        self.report["left_out"].append({"contestant": name, "why": str(failure)})
+        print(f"left out: {failure}", file=sys.stderr, flush=True)
+
     def measure_size(self, workers, count):
+        """Once more, without it, where one fails: its memory may not suffice."""
         begin = time.monotonic()
         problems = measure.problems_of(workers, Problem((count,), DTYPE))
-        rows = measure.measure(workers, problems, measure.TURNS, lambda: None, lead=whole_turn)
+        try:
+            rows = measure.measure(workers, problems, measure.TURNS, lambda: None, lead=whole_turn)
+        except ContestantFailed as failure:
+            self.leave_out(workers, failure)
+            self.measure_size(workers, count)
+            return
         self.report["measured"] += [{"count": count, **row} for row in rows]
         write_json(self.folder / "report.json", self.report)
         seconds = time.monotonic() - begin
@@ -169,8 +180,12 @@ def main(argv=None):
         return
     args.output.mkdir(parents=True, exist_ok=True)
     bench = Bench(args.bundle.resolve(), args.output.resolve(), args.sizes, args.driver, args.only)
-    bench.run()
-    show(bench.report, args.output)
+    try:
+        bench.run()
+    finally:  # what was measured before a failure, too
+        if bench.report["measured"]:
+            write_json(args.output / "report.json", bench.report)
+            show(bench.report, args.output)
 
 
 if __name__ == "__main__":

@@ -7,7 +7,7 @@ import sys
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from failure import BenchError
+from failure import ContestantFailed
 
 WORKER = Path(__file__).resolve().parent / "worker.py"
 ISA_VARIABLE = "WEIGHTED_SIGMOID_LOSS_ISA"
@@ -67,7 +67,7 @@ class Worker:
             self.fail_dead()
         answer = json.loads(line)
         if "error" in answer:
-            raise BenchError(f"{self.contestant.label}: {answer['error']}")
+            raise self.failed(answer["error"])
         return answer
 
     def ask(self, do, **message):
@@ -86,7 +86,10 @@ class Worker:
         lines = self.log.read_text(errors="replace").splitlines()
         fatal = [line for line in lines if "Check failed" in line]
         said = (fatal or lines or ["it said nothing"])[-1]
-        raise BenchError(f"{self.contestant.label}: its process ended ({status}): {said}")
+        raise self.failed(f"its process ended ({status}): {said}")
+
+    def failed(self, why):
+        return ContestantFailed(self.contestant, f"{self.contestant.label}: {why}")
 
     def close(self):
         self.process.kill()
@@ -112,7 +115,18 @@ def started(contestants, threads, environment, logs):
 
 
 def ask_all(workers, do, messages):
-    """All at once, so that they share the processors; nothing is timed."""
+    """All at once, so that they share the processors; nothing is timed.
+
+    Each answer is read before a failure is raised, so that the others can be asked again.
+    """
     for name, worker in workers.items():
         worker.send(do, **messages.get(name, {}))
-    return {name: worker.receive() for name, worker in workers.items()}
+    answers, failures = {}, []
+    for name, worker in workers.items():
+        try:
+            answers[name] = worker.receive()
+        except ContestantFailed as failure:
+            failures.append(failure)
+    if failures:
+        raise failures[0]
+    return answers

@@ -39,6 +39,7 @@ class Server:
     def prepare(self, problem):
         from problem import Problem
 
+        self.contestant.release()  # what it has where another one's failure ended the last round
         self.contestant.prepare(Problem.from_message(problem))
         return {}
 

@@ -13,7 +13,9 @@ BENCHMARKS = ROOT / "benchmarks"
 sys.path.insert(0, str(BENCHMARKS))
 import adapter  # noqa: E402
 import gpu_report  # noqa: E402
+from failure import ContestantFailed  # noqa: E402
 from gpu_contestants import CONTESTANTS  # noqa: E402
+from team import ask_all  # noqa: E402
 
 GPU = {
     "name": "Made-up GPU",
@@ -170,6 +172,115 @@ def test_run_measures_what_there_is(bundle, tmp_path):
     cache = Path(left_out["torch-compile"].split(": ")[-1])
     assert tmp_path / "out" not in cache.parents and not cache.exists()
     assert (tmp_path / "out" / "report.png").exists()
+
+
+# JAX as far as the benchmark takes it. At 4096 elements it does something else.
+JAX = """\
+import types
+import numpy as np
+from problem import CLS_WEIGHT
+
+__version__ = "made up"
+numpy = types.SimpleNamespace(asarray=np.asarray)
+
+def default_backend():
+    return "gpu"
+
+def jit(function):
+    return function
+
+def block_until_ready(result):
+    return result
+
+def value_and_grad(_):
+    def both(x, t):
+        x, t = x.astype(float), t.astype(float)
+        weight = 1 + (CLS_WEIGHT - 1) * t
+        loss = np.sum((1 - t) * x + weight * np.logaddexp(0, -x))
+        gradient = 1 - t - weight / (1 + np.exp(x))
+        if x.size == 4096:
+            {at_4096}
+        return loss, gradient
+    return both
+"""
+
+
+@pytest.fixture
+def run_with_jax(bundle, tmp_path):
+    """Runs the benchmark with a made-up JAX; returns the program, and the report's rows."""
+
+    def run(at_4096):
+        (tmp_path / "jax.py").write_text(JAX.format(at_4096=at_4096))
+        done = run_program(
+            *("--bundle", bundle, "--output", tmp_path / "out", "--sizes", 1024, 4096, 16384),
+            *("--only", "layer", "upstream", "jax"),
+            PYTHONPATH=str(tmp_path),
+        )
+        report = json.loads((tmp_path / "out" / "report.json").read_text())
+        measured = [(row["contestant"], row["count"]) for row in report["measured"]]
+        assert (tmp_path / "out" / "report.txt").read_text().rstrip() == gpu_report.text(report)
+        return done, measured, report["left_out"]
+
+    return run
+
+
+class StandIn:
+    """A worker that answers so, or fails."""
+
+    def __init__(self, answer):
+        self.answers = [answer]
+
+    def send(self, do):
+        pass
+
+    def receive(self):
+        answer = self.answers.pop()
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+
+def test_answers_are_read_before_a_failure_is_raised():
+    given = [{}, ContestantFailed(None, "the first"), ContestantFailed(None, "the second"), {}]
+    workers = dict(enumerate(map(StandIn, given)))
+    with pytest.raises(ContestantFailed, match="the first"):
+        ask_all(workers, "prepare", {})
+    assert not any(worker.answers for worker in workers.values())
+
+
+ALL_BUT_JAX_LATE = [
+    *(("layer", 1024), ("upstream", 1024), ("jax", 1024)),
+    *(("layer", 4096), ("upstream", 4096)),
+    *(("layer", 16384), ("upstream", 16384)),
+]
+
+
+def test_one_that_fails_late_is_left_out_from_there_on(run_with_jax):
+    done, measured, left_out = run_with_jax("raise MemoryError('2 GiB more')")
+    assert done.returncode == 0, done.stderr
+    assert measured == ALL_BUT_JAX_LATE
+    assert left_out == [{"contestant": "jax", "why": "JAX jit: MemoryError: 2 GiB more"}]
+    assert done.stdout.endswith("left out: jax\n")
+
+
+def test_one_that_dies_late_is_left_out_from_there_on(run_with_jax):
+    done, measured, left_out = run_with_jax("import os; os.abort()")
+    assert done.returncode == 0, done.stderr
+    assert measured == ALL_BUT_JAX_LATE
+    assert left_out[0]["why"].startswith("JAX jit: its process ended (-6)")
+
+
+def test_what_was_measured_before_ours_fails_is_shown(bundle, tmp_path):
+    # Caffe counts in int.
+    sizes = ["--sizes", 1024, 1 << 31, "--only", "layer"]
+    done = run_program("--bundle", bundle, "--output", tmp_path / "out", *sizes)
+    assert done.returncode == 1
+    line = done.stderr.splitlines()[-1]
+    assert line.startswith("gpu.py: our layer: its process ended (-6): ") and "Check failed" in line
+    assert (tmp_path / "out" / "report.png").exists()
+    report = json.loads((tmp_path / "out" / "report.json").read_text())
+    assert [row["count"] for row in report["measured"]] == [1024]
+    assert done.stdout == gpu_report.text(report) + "\n"
 
 
 def test_no_gpu(bundle, tmp_path):
