@@ -15,3 +15,7 @@ class ContestantFailed(BenchError):
     def __init__(self, contestant, message):
         super().__init__(message)
         self.contestant = contestant
+
+
+class Disagreement(ContestantFailed):
+    """One whose result is wrong."""

@@ -3,8 +3,9 @@
 
 scripts/gpu_run.py runs this on the machine with the GPU, on a bundle of scripts/gpu_bundle.py. As
 on the CPU (cpu.py), every contestant has a process, and they take turns (A B C A B C ...); each has
-to agree with the exact loss and gradient before it is timed. Into the output folder go report.json,
-and report.txt and report.png, which --plot makes again of a report.json.
+to agree with the exact loss and gradient before it is timed, and with our layer's loss at each
+size. Into the output folder go report.json, and report.txt and report.png, which --plot makes again
+of a report.json.
 """
 
 import argparse
@@ -15,17 +16,17 @@ import tempfile
 import time
 from pathlib import Path
 
-from failure import BenchError, ContestantFailed
+from failure import BenchError, ContestantFailed, Disagreement
 
 try:
     import machine
     import measure
-    from gpu_contestants import CONTESTANTS
+    from gpu_contestants import CONTESTANTS, LAYER
     from gpu_report import draw, text
     from problem import CLS_WEIGHT, DEVIATION, POSITIVES, Problem
     from report_file import read_json, write_json
     from tables import ATTRIBUTES
-    from team import started
+    from team import ask_all, started
 except ImportError as error:
     sys.exit(f"gpu.py: {error}; it takes NumPy")
 
@@ -71,7 +72,8 @@ class Bench:
 
     def __init__(self, bundle, folder, sizes, driver, only=None):
         self.folder, self.sizes, self.bundle = folder, sizes, bundle
-        self.contestants = [c for c in CONTESTANTS if not only or c.name in only]
+        self.contestants = [c for c in CONTESTANTS if not only or c.name in [*only, LAYER]]
+        self.disagreements = []
         self.report = {
             "machine": {**machine.describe(), "gpu": describe_gpu(bundle), "driver": driver},
             "bundle": read_json(bundle / "manifest.json"),
@@ -99,6 +101,8 @@ class Bench:
                     self.admit(workers, name)
                 for count in self.sizes:
                     self.measure_size(workers, count)
+        if self.disagreements:
+            raise self.disagreements[0]
 
     def admit(self, workers, name):
         """Hold one to the exact result."""
@@ -121,21 +125,33 @@ class Bench:
         workers.pop(name).close()
         self.report["left_out"].append({"contestant": name, "why": str(failure)})
         print(f"left out: {failure}", file=sys.stderr, flush=True)
+        if isinstance(failure, Disagreement):
+            self.disagreements.append(failure)
 
     def measure_size(self, workers, count):
         """Once more, without it, where one fails: its memory may not suffice."""
         begin = time.monotonic()
-        problems = measure.problems_of(workers, Problem((count,), DTYPE))
         try:
-            rows = measure.measure(workers, problems, measure.TURNS, lambda: None, lead=whole_turn)
+            rows, agreement = self.time_all(workers, count)
         except ContestantFailed as failure:
             self.leave_out(workers, failure)
             self.measure_size(workers, count)
             return
         self.report["measured"] += [{"count": count, **row} for row in rows]
+        self.report["agreement"] += agreement
         write_json(self.folder / "report.json", self.report)
         seconds = time.monotonic() - begin
         print(f"measured {count:,} elements: {seconds:.0f} s", file=sys.stderr, flush=True)
+
+    def time_all(self, workers, count):
+        """Frameworks compile each size anew: what is timed is held to our layer's loss."""
+        problems = measure.problems_of(workers, Problem((count,), DTYPE))
+        losses = measure.losses_by(workers[LAYER], problems.values())
+        ask_all(workers, "prepare", measure.messages(problems))
+        rows = measure.timed(workers, measure.TURNS, lambda: None, lead=whole_turn)
+        agreement = measure.agree_on_losses(workers, problems, losses)
+        ask_all(workers, "release", {})
+        return rows, agreement
 
 
 def show(report, folder):
@@ -160,7 +176,8 @@ def parse_arguments(argv):
     sizes.add_argument("--sizes", type=int, nargs="+", metavar="N", help="numbers of elements")
     sizes.add_argument("--quick", action="store_true", help="a few sizes")
     names = [contestant.name for contestant in CONTESTANTS]
-    parser.add_argument("--only", nargs="+", metavar="NAME", choices=names, help=", ".join(names))
+    words = f"measure these beside our layer: {', '.join(names)}"
+    parser.add_argument("--only", nargs="+", metavar="NAME", choices=names, help=words)
     parser.add_argument(
         "--plot", type=Path, metavar="JSON", help="measure nothing; make table and plot of this"
     )

@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from failure import BenchError
+from failure import Disagreement
 from team import ask_all
 
 WARM_UPS = 2
@@ -35,21 +35,50 @@ def agree(workers, problems):
 
 
 def judge(contestant, problem, result, loss, gradient):
-    """How far off a result is, relative; an error where that is too far, or it is NaN."""
+    """How far off a result is, relative."""
     off = {
         "loss": abs(result["loss"] - loss) / abs(loss),
         "gradient": np.abs(np.array(result["gradient"]) - gradient.ravel()).max()
         / np.abs(gradient).max(),
     }
+    return hold(contestant, problem, off)
+
+
+def losses_by(worker, problems):
+    """{problem: its loss, as this one computes it}."""
+    losses = {}
+    for problem in set(problems):
+        worker.ask("prepare", problem=problem.message())
+        losses[problem] = worker.ask("loss")["loss"]
+    worker.ask("release")
+    return losses
+
+
+def agree_on_losses(workers, problems, losses):
+    """Hold the loss of what each has prepared to that of its problem; a row for each."""
+    judged = {name: w for name, w in workers.items() if w.contestant.is_loss}
+    results = ask_all(judged, "loss", {})
+    rows = []
+    for name, worker in judged.items():
+        loss = losses[problems[name]]
+        off = {"loss": abs(results[name]["loss"] - loss) / abs(loss)}
+        rows.append(hold(worker.contestant, problems[name], off))
+    return rows
+
+
+def hold(contestant, problem, off):
+    """A row of how far off a result is; an error where that is too far, or it is NaN."""
     for quantity, error in off.items():
         if not error <= TOLERANCE[problem.dtype]:
-            raise BenchError(
+            raise Disagreement(
+                contestant,
                 f"{contestant.label} disagrees: its {quantity} of {problem.count} elements in "
-                f"{problem.dtype} is off by {error:.2g}, relative"
+                f"{problem.dtype} is off by {error:.2g}, relative",
             )
     return {
         "contestant": contestant.name,
         "dtype": problem.dtype,
+        "count": problem.count,
         **{f"{quantity}_error": float(f"{error:.2g}") for quantity, error in off.items()},
     }
 
@@ -74,12 +103,19 @@ def one_call(_calls):
     return 1
 
 
-def measure(workers, problems, turns, on_turn, lead=one_call):
-    """Time all on their problems; a row for each. on_turn is called after each turn of all.
+def measure(workers, problems, turns, on_turn):
+    """Time all on their problems; a row for each. on_turn is called after each turn of all."""
+    ask_all(workers, "prepare", messages(problems))
+    rows = timed(workers, turns, on_turn)
+    ask_all(workers, "release", {})
+    return rows
+
+
+def timed(workers, turns, on_turn, lead=one_call):
+    """As measure(), of what is prepared.
 
     lead: how many steps, of those in a turn, come before the timed ones.
     """
-    ask_all(workers, "prepare", messages(problems))
     calls = {name: warm_up(worker) for name, worker in workers.items()}
     on_turn()
     seconds = {name: [] for name in workers}
@@ -88,7 +124,6 @@ def measure(workers, problems, turns, on_turn, lead=one_call):
             worker.run(lead(calls[name]))
             seconds[name].append(worker.run(calls[name]) / calls[name])
         on_turn()
-    ask_all(workers, "release", {})
     return [row(name, calls[name], seconds[name]) for name in workers]
 
 

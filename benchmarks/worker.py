@@ -50,6 +50,10 @@ class Server:
         loss, gradient = self.contestant.result()
         return {"loss": loss, "gradient": gradient.ravel().tolist()}
 
+    def loss(self):
+        """Without the gradient, which can be too large for a message."""
+        return {"loss": self.contestant.result()[0]}
+
     def release(self):
         self.contestant.release()
         return {}

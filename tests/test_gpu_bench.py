@@ -160,7 +160,10 @@ def test_run_measures_what_there_is(bundle, tmp_path):
     report = json.loads((tmp_path / "out" / "report.json").read_text())
     there = {"copy", "layer", "two-passes", "one-pass", "upstream"}
     assert {row["name"] for row in report["contestants"]} == there
-    assert {row["contestant"] for row in report["agreement"]} == there - {"copy"}
+    # Upstream's has no weights: also at large sizes it is held to its own problem.
+    assert {(row["contestant"], row["count"]) for row in report["agreement"]} == {
+        (name, count) for name in there - {"copy"} for count in (8960, 1024, 4096)
+    }
     assert {(row["contestant"], row["count"]) for row in report["measured"]} == {
         (name, count) for name in there for count in (1024, 4096)
     }
@@ -213,7 +216,7 @@ def run_with_jax(bundle, tmp_path):
         (tmp_path / "jax.py").write_text(JAX.format(at_4096=at_4096))
         done = run_program(
             *("--bundle", bundle, "--output", tmp_path / "out", "--sizes", 1024, 4096, 16384),
-            *("--only", "layer", "upstream", "jax"),
+            *("--only", "upstream", "jax"),
             PYTHONPATH=str(tmp_path),
         )
         report = json.loads((tmp_path / "out" / "report.json").read_text())
@@ -268,6 +271,15 @@ def test_one_that_dies_late_is_left_out_from_there_on(run_with_jax):
     assert done.returncode == 0, done.stderr
     assert measured == ALL_BUT_JAX_LATE
     assert left_out[0]["why"].startswith("JAX jit: its process ended (-6)")
+
+
+def test_one_that_computes_something_else_late_is_said_loudly(run_with_jax):
+    done, measured, left_out = run_with_jax("loss *= 1.01")
+    assert measured == ALL_BUT_JAX_LATE
+    why = "JAX jit disagrees: its loss of 4096 elements in float32 is off by 0.01, relative"
+    assert left_out == [{"contestant": "jax", "why": why}]
+    assert done.returncode == 1
+    assert done.stderr.splitlines()[-1] == f"gpu.py: {why}"
 
 
 def test_what_was_measured_before_ours_fails_is_shown(bundle, tmp_path):
