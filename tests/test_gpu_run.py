@@ -1,6 +1,7 @@
 """scripts/gpu_run.py on stand-ins for the programs; what scripts/gpu_bundle.py collects."""
 
 import json
+import shlex
 import subprocess
 import sys
 import tarfile
@@ -287,6 +288,15 @@ def test_help_names_the_checks(monkeypatch):
     argv = [sys.executable, gpu_run.__file__, "--help"]
     said = subprocess.run(argv, capture_output=True, text=True, check=True).stdout
     assert all(check in said for check in gpu_run.CHECKS)
+
+
+@pytest.mark.parametrize("name", ["gpu.md", "gpu.zh-CN.md"])
+def test_documented_runs_make_each_check_once(name):
+    text = (gpu_run.ROOT / "docs" / name).read_text(encoding="utf-8").replace("\\\n", "")
+    lines = [line for line in text.splitlines() if line.startswith("python3 scripts/gpu_run.py ")]
+    runs = [gpu_run.parse_arguments(shlex.split(line)[2:]) for line in lines]
+    made = [check for run in runs for check in run.checks]
+    assert len(runs) == 3 and sorted(made) == sorted(gpu_run.CHECKS)
 
 
 # The bundle
