@@ -198,15 +198,16 @@ TYPED_TEST(WeightedSigmoidLossElementsTest, TestHardLosses) {
                                     std::uint64_t>::type Bits;
   std::mt19937_64 random(1701);
   std::normal_distribution<T> score(0, 10);
-  for (int i = 0; i < 1000000; ++i) {
+  for (int i = 0; i < 100000; ++i) {
     const T any = BitCast<T>(static_cast<Bits>(random()));
     const T x = i % 2 && std::isfinite(any) ? any : score(random);
     for (const double weight : {0., 1e-30, 0.7, 1., 100., 1e30}) {
-      const double positive = HardLossElement(x, true, weight);
-      const double negative = HardLossElement(x, false, weight);
       // The other weight does not matter.
-      ASSERT_EQ(LossElement(x, T(1), weight, 3.), positive) << x;
-      ASSERT_EQ(LossElement(x, T(0), 3., weight), negative) << x;
+      const double losses[] = {HardLossElement(x, true, weight),
+                               HardLossElement(x, false, weight)};
+      const double expected[] = {LossElement(x, T(1), weight, 3.),
+                                 LossElement(x, T(0), 3., weight)};
+      ASSERT_EQ(0, std::memcmp(expected, losses, sizeof(losses))) << x;
     }
   }
 }

@@ -289,7 +289,7 @@ __device__ __forceinline__ void SetConstants(const Input<T>& input, unsigned i,
   }
 }
 
-/// Constants but for the element weights.
+/// Constants without the element weights.
 template <typename T, int kWidth>
 __device__ __forceinline__ Constants<T, kWidth> MakeConstants(
     const Input<T>& input, unsigned i) {
