@@ -575,6 +575,38 @@ __device__ __forceinline__ Pack<T, kWidth> Visit(
   return grad;
 }
 
+/// Visits vectors first, first + walk.stride, ..., kCount of them, and writes
+/// their gradients. With kIsPeriodic, constants are theirs.
+template <typename T, int kPass, int kWidth, bool kIsPeriodic, unsigned kCount>
+__device__ __forceinline__ void VisitVectors(const Input<T>& input,
+                                             const Walk& walk, unsigned first,
+                                             Constants<T, kWidth> constants,
+                                             T* grad, RunningSum<T>* loss,
+                                             PassSums* sums) {
+  Pack<T, kWidth> x[kCount], t[kCount];
+#pragma unroll
+  for (unsigned k = 0; k < kCount; ++k) {
+    const unsigned i = walk.head + (first + k * walk.stride) * kWidth;
+    x[k] = Read<T, kWidth>(input.scores + i);
+    t[k] = Read<T, kWidth>(input.targets + i);
+  }
+#pragma unroll
+  for (unsigned k = 0; k < kCount; ++k) {
+    const unsigned i = walk.head + (first + k * walk.stride) * kWidth;
+    Pack<T, kWidth> weight = Same<T, kWidth>(1);
+    if (!kIsPeriodic) {
+      constants = MakeConstants<T, kWidth>(input, i);
+      weight = Weigh(input, i, walk.is_weight_aligned, &constants);
+      Round(&constants);
+    }
+    const Pack<T, kWidth> gradients =
+        Visit<T, kPass>(input, x[k], t[k], weight, constants, loss, sums);
+    if (kPass & kGradient) {
+      Write(gradients, grad + i, walk.is_grad_aligned);
+    }
+  }
+}
+
 /// kIsPeriodic: no element weights, and constants come again with each step.
 template <typename T, int kPass, int kWidth, bool kIsPeriodic>
 __global__ void __launch_bounds__(kThreads, kBlocksAtOnce)
@@ -589,36 +621,15 @@ __global__ void __launch_bounds__(kThreads, kBlocksAtOnce)
     constants = MakeConstants<T, kWidth>(input, walk.head + thread * kWidth);
     Round(&constants);
   }
-  for (unsigned first = thread < walk.stride ? thread : walk.vectors;
-       first < walk.vectors; first += kUnroll * walk.stride) {
-    Pack<T, kWidth> x[kUnroll], t[kUnroll];
-#pragma unroll
-    for (unsigned k = 0; k < kUnroll; ++k) {
-      const unsigned v = first + k * walk.stride;
-      if (v < walk.vectors) {
-        const unsigned i = walk.head + v * kWidth;
-        x[k] = Read<T, kWidth>(input.scores + i);
-        t[k] = Read<T, kWidth>(input.targets + i);
-      }
-    }
-#pragma unroll
-    for (unsigned k = 0; k < kUnroll; ++k) {
-      const unsigned v = first + k * walk.stride;
-      if (v < walk.vectors) {
-        const unsigned i = walk.head + v * kWidth;
-        Pack<T, kWidth> weight = Same<T, kWidth>(1);
-        if (!kIsPeriodic) {
-          constants = MakeConstants<T, kWidth>(input, i);
-          weight = Weigh(input, i, walk.is_weight_aligned, &constants);
-          Round(&constants);
-        }
-        const Pack<T, kWidth> gradients =
-            Visit<T, kPass>(input, x[k], t[k], weight, constants, &loss, &sums);
-        if (kPass & kGradient) {
-          Write(gradients, grad + i, walk.is_grad_aligned);
-        }
-      }
-    }
+  unsigned first = thread < walk.stride ? thread : walk.vectors;
+  for (; first + (kUnroll - 1) * walk.stride < walk.vectors;
+       first += kUnroll * walk.stride) {
+    VisitVectors<T, kPass, kWidth, kIsPeriodic, kUnroll>(
+        input, walk, first, constants, grad, &loss, &sums);
+  }
+  for (; kUnroll > 1 && first < walk.vectors; first += walk.stride) {
+    VisitVectors<T, kPass, kWidth, kIsPeriodic, 1>(
+        input, walk, first, constants, grad, &loss, &sums);
   }
   if (thread < walk.edges) {
     const unsigned i =
