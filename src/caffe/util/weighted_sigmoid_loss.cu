@@ -19,9 +19,6 @@ namespace weighted_sigmoid_loss {
 namespace {
 
 const unsigned kThreads = 256;
-// At least, on a multiprocessor. Without that, nvcc spills some kernels'
-// registers to have one more, or takes so many that there is one less.
-const unsigned kBlocksAtOnce = 3;
 const unsigned kFinishThreads = 1024;
 const unsigned kWarp = 32;
 // Many small blocks, so that the last ones leave no GPU half empty for long.
@@ -42,6 +39,12 @@ struct Unroll {
 // What a pass computes.
 const int kLoss = 1;
 const int kGradient = 2;
+
+/// How many blocks a multiprocessor is to have registers for at a time. Not
+/// told, nvcc takes so many that there is one less, or spills some for one more.
+constexpr unsigned BlocksAtOnce(int pass, bool is_periodic) {
+  return is_periodic && pass != (kLoss | kGradient) ? 4 : 3;
+}
 
 /// What a thread or a block of a loss pass adds up: counts are below 2^31. One
 /// has more bits, so that there is no padding, which nobody would write.
@@ -609,7 +612,7 @@ __device__ __forceinline__ void VisitVectors(const Input<T>& input,
 
 /// kIsPeriodic: no element weights, and constants come again with each step.
 template <typename T, int kPass, int kWidth, bool kIsPeriodic>
-__global__ void __launch_bounds__(kThreads, kBlocksAtOnce)
+__global__ void __launch_bounds__(kThreads, BlocksAtOnce(kPass, kIsPeriodic))
     PassKernel(const Input<T> input, const Walk walk, T* grad,
                PassSums* block_sums) {
   const unsigned kUnroll = Unroll<T>::kVectors;
