@@ -45,8 +45,8 @@ class Kernel:
     def common_path(self):
         """The places in the loop that run where nothing is rare.
 
-        Of the ways through it that with the most FFMA, which what is rare has none of, and the
-        shortest of these.
+        Of the ways through it that with the most FFMA, and the shortest of these: rare code has no
+        FFMA.
         """
         body = self.loop()
         ways = dict.fromkeys(body[:1], ((0, 0), None))  # {place: (score, where from)}

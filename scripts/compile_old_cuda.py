@@ -2,7 +2,7 @@
 """Compile our CUDA files for the GPUs before those of today's nvcc, with clang and CUDA 11.8.
 
 PyPI has no nvcc as old as that, but what clang takes in its place: 11.8's headers and assembler.
-So two more compilers are held to make no warning of our files. What is compiled is thrown away.
+A warning of clang's is an error. What is compiled is thrown away.
 """
 
 import argparse
@@ -50,13 +50,16 @@ def find_cuda():
     return nvidia / "cuda_nvcc", [nvidia / "cuda_runtime" / "include", nvidia / "curand/include"]
 
 
-def compile_file(source, architecture, clang, cuda, folders, scratch):
-    print(f"compile_old_cuda: {source.relative_to(ROOT)} sm_{architecture}", flush=True)
-    argv = [clang, "-x", "cuda", f"--cuda-path={cuda}", f"--cuda-gpu-arch=sm_{architecture}"]
-    argv += ["-std=c++11", "-O3", *WARNINGS, f"-I{ROOT / 'include'}"]
+def compile_file(source, clang, cuda, folders, scratch):
+    """For each GPU, and for the host."""
+    print(f"compile_old_cuda: {source.relative_to(ROOT)}", flush=True)
+    argv = [clang, "-x", "cuda", f"--cuda-path={cuda}", "-std=c++11", "-O3", *WARNINGS]
+    argv += [f"-I{ROOT / 'include'}"]
     for folder in folders:
         argv += ["-isystem", folder]
-    run([*argv, "--cuda-device-only", "-c", source, "-o", scratch / (source.name + ".cubin")])
+    for number in ARCHITECTURES:
+        device = [f"--cuda-gpu-arch=sm_{number}", "--cuda-device-only", "-c"]
+        run([*argv, *device, source, "-o", scratch / (source.name + ".cubin")])
     run([*argv, "--cuda-host-only", "-fsyntax-only", source])
 
 
@@ -70,9 +73,9 @@ def main():
         (scratch / "cublas_v2.h").write_text(CUBLAS)
         folders = [*headers, *caffe_headers(tree, scratch)]
         for source in sources():
-            for architecture in ARCHITECTURES:
-                compile_file(source, architecture, clang, cuda, folders, scratch)
-    print(f"compile_old_cuda: CUDA {VERSION} by {Path(clang).name}, no warnings")
+            compile_file(source, clang, cuda, folders, scratch)
+    names = ", ".join(f"sm_{number}" for number in ARCHITECTURES)
+    print(f"compile_old_cuda: {names} by {Path(clang).name} with CUDA {VERSION}, no warnings")
 
 
 if __name__ == "__main__":

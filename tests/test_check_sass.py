@@ -80,7 +80,7 @@ def check(monkeypatch):
     monkeypatch.syspath_prepend(ROOT / "scripts")
     module = importlib.import_module("check_sass")
     monkeypatch.setattr(module, "EXPECTED", [("_Z6Kernel.*", "LDG", 2), ("_Z.*", "STG", 1)])
-    monkeypatch.setattr(module, "PER_ELEMENT", [])
+    monkeypatch.setattr(module, "PER_ELEMENT", {})
     return module
 
 
@@ -123,8 +123,32 @@ def test_a_kernel_without_a_loop_has_no_common_path(check):
 )
 def test_many_instructions_are_refused(check, monkeypatch, most, messages):
     monkeypatch.setattr(check, "EXPECTED", [])
-    monkeypatch.setattr(check, "PER_ELEMENT", [("_Z6Kernel.*", *most)])
+    monkeypatch.setattr(check, "READS_AT_ONCE", 2)
+    monkeypatch.setattr(check, "PER_ELEMENT", {NAME: most})
     assert list(check.findings(read(check, WAYS))) == messages
+
+
+def test_reads_after_the_first_computation_are_refused(check, monkeypatch):
+    monkeypatch.setattr(check, "EXPECTED", [])
+    monkeypatch.setattr(check, "READS_AT_ONCE", 2)
+    monkeypatch.setattr(check, "PER_ELEMENT", {NAME: (9, 9)})
+    ldg = "/*0010*/                   LDG.E.128 R20"
+    assert ldg in WAYS
+    late = WAYS.replace(ldg, "/*0010*/  MOV R20").replace("NOP ;", "LDG.E.128 R20, [R48] ;")
+    assert list(check.findings(read(check, WAYS))) == []
+    assert list(check.findings(read(check, late))) == [
+        f"{NAME} computes before it has begun 2 reads"
+    ]
+
+
+@pytest.mark.parametrize("sass", [WAYS.replace("_Z6K", "_Z6L"), WAYS.replace("E.128", "E.64")])
+def test_a_fast_kernel_that_is_not_there_is_refused(check, monkeypatch, sass):
+    monkeypatch.setattr(check, "EXPECTED", [])
+    monkeypatch.setattr(check, "PER_ELEMENT", {NAME: (9, 9)})
+    kernels = {}
+    check.read_sass(sass, kernels)
+    (finding,) = check.findings(list(kernels.values()))
+    assert finding == f"there is no kernel {NAME} with a loop of 16-byte reads"
 
 
 @pytest.mark.parametrize(
@@ -135,12 +159,15 @@ def test_many_instructions_are_refused(check, monkeypatch, most, messages):
         ("Cuda", "VIADD MUFU.RCP FFMA FADD.FTZ FFMA BRA FFMA MUFU.RCP", True),
         ("Cuda", "VIADD MUFU.RCP FFMA FADD.FTZ FFMA FFMA", True),
         ("Cuda", "FMUL MUFU.RCP FFMA FADD.FTZ FFMA", False),
-        ("Other", "FMUL", True),
+        ("Other", "MUFU.RCP FFMA FFMA", False),
     ],
 )
 def test_another_reciprocal_is_refused(check, name, code, is_right):
-    kernel = Kernel(name, code=code.split())
-    assert (not list(check.reciprocal_findings([kernel]))) == is_right
+    right = {"Ours": "MUFU.RCP FFMA FFMA", "Cuda": "MUFU.RCP FFMA FADD.FTZ FFMA", name: code}
+    if name == "Other":
+        del right["Ours"]
+    kernels = [Kernel(name, code=code.split()) for name, code in right.items()]
+    assert (not list(check.reciprocal_findings(kernels))) == is_right
 
 
 def test_good_code_has_no_findings(check):

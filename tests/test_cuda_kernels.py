@@ -86,8 +86,8 @@ STRIDE = 262147  # prime; leaves 16,384 scores
 CHECKS = {"walk": [STRIDE], "loss": [], "repeat": [], "large": []}
 # Of the kernel: gradients that are not written, others that are off in their last bits, sums that
 # are, and losses of hard targets that are; and which checks find them.
-WRITE = "Write(gradients, grad + i, walk.is_grad_aligned);"
-EDGE = "grad[i] = gradients.lane[0];"
+WRITE = "Write(vectors[k].grad, grad + i, walk.is_grad_aligned);"
+EDGE = "grad[i] = edge.grad.lane[0];"
 SUM = "block_sums[0] = sums;"
 HARD = "is_positive ? constants.a[l] : constants.b[l]"
 FAULTS = {

@@ -175,7 +175,7 @@ def test_cuda_check_refuses_for_old_gpus(toolkit, tmp_path, monkeypatch, capfd, 
     source = tmp_path / "wrong.cu"
     source.write_text(code)
     with pytest.raises(SystemExit) as stop:
-        old.compile_file(source, "60", old.find_clang(), cuda, folders, tmp_path)
+        old.compile_file(source, old.find_clang(), cuda, folders, tmp_path)
     assert stop.value.code == 1
     assert message in capfd.readouterr().err
 

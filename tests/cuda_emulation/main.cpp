@@ -137,11 +137,15 @@ class Run {
   }
 
   void CheckInPlace(double scale, const std::vector<T>& expected) {
-    std::copy_n(elements_.scores, count_, grad_.data());
     Elements<T> elements = elements_;
     elements.scores = grad_.data();
+    std::copy_n(elements_.scores, count_, grad_.data());
     GradientGpu(elements, scale, grad_.data());
     Expect(HasGradients(expected), case_.Name(), "gradient in place");
+    std::copy_n(elements_.scores, count_, grad_.data());
+    LossSums sums;
+    LossAndGradientGpu(elements, scale, workspace_.data(), &sums, grad_.data());
+    Expect(HasGradients(expected), case_.Name(), "one pass in place");
   }
 
   bool HasGradients(const std::vector<T>& expected) {
@@ -209,6 +213,33 @@ void CheckNotFinite() {
   }
 }
 
+/// Weights in double whose product overflows: as on the CPU, whose layer begins
+/// again with smaller ones.
+void CheckOverflow() {
+  const double weight = 100;
+  std::vector<char> workspace(kGpuWorkspace);
+  alignas(16) double element_weights[] = {1, 1e307};
+  for (const double score : {10., -10.}) {
+    for (const double target : {0., 1.}) {
+      alignas(16) const double scores[] = {-2, score}, targets[] = {0, target};
+      Elements<double> elements = Elements<double>();
+      elements.count = 2;
+      elements.scores = scores;
+      elements.targets = targets;
+      elements.cls_weight = elements.neg_weight = &weight;
+      elements.weight.data = element_weights;
+      elements.weight.axes = 1;
+      elements.weight.size[0] = 2;
+      elements.weight.stride[0] = 1;
+      const double expected = Loss(elements, 1.).loss;
+      LossSums got;
+      LossGpu(elements, 1., workspace.data(), &got);
+      Expect(!std::isfinite(expected) && !std::isfinite(got.loss),
+             "weights that overflow", "loss");
+    }
+  }
+}
+
 /// Divisors near powers of two are the hard ones, and dividends near multiples.
 void CheckDivider() {
   const std::uint64_t kEnd = std::uint64_t(1) << 31;
@@ -255,6 +286,7 @@ int main() {
   CheckEmpty<float>();
   CheckNotFinite<float>();
   CheckNotFinite<double>();
+  CheckOverflow();
   const int cases = CheckKernels<float>() + CheckKernels<double>();
   std::printf("%d cases, %d failures\n", cases, failures);
   return failures != 0;

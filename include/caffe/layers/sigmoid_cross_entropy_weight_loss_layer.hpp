@@ -155,8 +155,9 @@ class SigmoidCrossEntropyWeightLossLayer : public LossLayer<Dtype> {
   Elements CpuElements(const vector<Blob<Dtype>*>& bottom) const;
   Elements GpuElements(const vector<Blob<Dtype>*>& bottom) const;
 
-  /// 2^-400, which makes room for the sum of double losses where their mean has
-  /// it: 2^31 elements and two float weights take 2^287.
+  /// 2^-400, which makes room for products of double weights and the sum of
+  /// losses where their mean has it: 2^31 elements and two float weights take
+  /// 2^287.
   static constexpr double kOverflowScale = 3.8725919148493183e-121;
 
   /// The kernel's input, but for the pointers.

@@ -220,6 +220,13 @@ WEIGHTED_SIGMOID_LOSS_HOST_DEVICE double Log1p(double u) {
   return Fma(u * u, q, u);
 }
 
+/// softplus(-|x|) = log(1 + exp(-|x|)), within 2.5 ulp; 0 where exp(-|x|) is
+/// below 2^-126 (double: 2^-1022). NaN for NaN.
+template <typename T>
+WEIGHTED_SIGMOID_LOSS_HOST_DEVICE T SoftplusOfNegative(T x) {
+  return Log1p(ExpNegative(Abs(x)));
+}
+
 /**
  * @brief One element's loss, a t softplus(-x) + b (1 - t) softplus(x), in double
  *        for the sum that it enters: softplus can be as large as T's largest.
@@ -227,17 +234,24 @@ WEIGHTED_SIGMOID_LOSS_HOST_DEVICE double Log1p(double u) {
  * Within 2.5 ulp of T for t in [0, 1] at every finite x, besides
  * 2^-126 max(a, b) (double: 2^-1022), where u is flushed to 0. An infinite x
  * gives infinity, or NaN where the term that grows with it has weight 0.
+ *
+ * @param log1p_u SoftplusOfNegative(x)
  */
 template <typename T>
 WEIGHTED_SIGMOID_LOSS_HOST_DEVICE double LossElement(T x, T t, double a,
-                                                     double b) {
+                                                     double b, T log1p_u) {
   const T magnitude = Abs(x);
   const double positive = a * t;
   const double negative = b * (1. - t);
   const double growing = x < T(0) ? positive : negative;
-  const double log1p_u = Log1p(ExpNegative(magnitude));
   const double total = Fma(b, 1. - t, positive);
-  return Fma(total, log1p_u, growing * magnitude);
+  return Fma(total, static_cast<double>(log1p_u), growing * magnitude);
+}
+
+template <typename T>
+WEIGHTED_SIGMOID_LOSS_HOST_DEVICE double LossElement(T x, T t, double a,
+                                                     double b) {
+  return LossElement(x, t, a, b, SoftplusOfNegative(x));
 }
 
 /**
@@ -248,10 +262,10 @@ WEIGHTED_SIGMOID_LOSS_HOST_DEVICE double LossElement(T x, T t, double a,
  */
 template <typename T>
 WEIGHTED_SIGMOID_LOSS_HOST_DEVICE double HardLossElement(T x, bool is_positive,
-                                                         double weight) {
+                                                         double weight,
+                                                         T log1p_u) {
   const double linear = PositivePart(is_positive ? -x : x);
-  const double log1p_u = Log1p(ExpNegative(Abs(x)));
-  return Fma(weight, log1p_u, weight * linear);
+  return Fma(weight, static_cast<double>(log1p_u), weight * linear);
 }
 
 /**

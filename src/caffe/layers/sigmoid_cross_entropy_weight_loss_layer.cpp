@@ -355,7 +355,7 @@ void SigmoidCrossEntropyWeightLossLayer<Dtype>::Forward_cpu(
   }
   double scale = 1;
   LossSums sums = weighted_sigmoid_loss::Loss(elements, scale);
-  if (std::isinf(sums.loss)) {
+  if (!std::isfinite(sums.loss)) {
     scale = kOverflowScale;
     sums = weighted_sigmoid_loss::Loss(elements, scale);
   }

@@ -36,7 +36,7 @@ void SigmoidCrossEntropyWeightLossLayer<Dtype>::Forward_gpu(
   double scale = 1;
   LossSums sums;
   Check(weighted_sigmoid_loss::LossGpu(elements, scale, workspace, &sums));
-  if (std::isinf(sums.loss)) {
+  if (!std::isfinite(sums.loss)) {
     scale = kOverflowScale;
     Check(weighted_sigmoid_loss::LossGpu(elements, scale, workspace, &sums));
   }

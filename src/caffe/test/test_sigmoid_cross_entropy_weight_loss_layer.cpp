@@ -467,6 +467,19 @@ TYPED_TEST(SigmoidCrossEntropyWeightLossLayerTest, TestExtremeScores) {
   EXPECT_TRUE(std::isinf(this->Forward(PARAM("cls_weight: 2"))));
 }
 
+TYPED_TEST(SigmoidCrossEntropyWeightLossLayerTest, TestExtremeWeights) {
+  typedef typename TypeParam::Dtype Dtype;
+  const Dtype kWeight = std::numeric_limits<Dtype>::max() / 16;
+  // Right: the product of two weights is beyond double, their losses are not.
+  this->Set({10, -10}, {1, 0});
+  this->Weigh({2});
+  this->weights_.mutable_cpu_data()[0] = kWeight;
+  this->weights_.mutable_cpu_data()[1] = kWeight;
+  const Dtype loss = this->Forward(PARAM(
+      "cls_weight: 100 neg_weight: 100") "loss_param { normalization: FULL }");
+  EXPECT_NEAR(100 * std::log1p(std::exp(-10.)), loss / kWeight, 1e-8);
+}
+
 TYPED_TEST(SigmoidCrossEntropyWeightLossLayerTest, TestNotFiniteScores) {
   typedef typename TypeParam::Dtype Dtype;
   const Dtype kInfinity = std::numeric_limits<Dtype>::infinity();

@@ -203,8 +203,9 @@ TYPED_TEST(WeightedSigmoidLossElementsTest, TestHardLosses) {
     const T x = i % 2 && std::isfinite(any) ? any : score(random);
     for (const double weight : {0., 1e-30, 0.7, 1., 100., 1e30}) {
       // The other weight does not matter.
-      const double losses[] = {HardLossElement(x, true, weight),
-                               HardLossElement(x, false, weight)};
+      const T log1p_u = SoftplusOfNegative(x);
+      const double losses[] = {HardLossElement(x, true, weight, log1p_u),
+                               HardLossElement(x, false, weight, log1p_u)};
       const double expected[] = {LossElement(x, T(1), weight, 3.),
                                  LossElement(x, T(0), 3., weight)};
       ASSERT_EQ(0, std::memcmp(expected, losses, sizeof(losses))) << x;

@@ -40,8 +40,9 @@ struct Unroll {
 const int kLoss = 1;
 const int kGradient = 2;
 
-/// How many blocks a multiprocessor is to have registers for at a time. Not
-/// told, nvcc takes so many that there is one less, or spills some for one more.
+/// How many blocks a multiprocessor is to have registers for at a time. With
+/// these, nvcc has a thread's reads under way together; for more blocks it
+/// spills, or reads one vector after the other.
 constexpr unsigned BlocksAtOnce(int pass, bool is_periodic) {
   return is_periodic && pass != (kLoss | kGradient) ? 4 : 3;
 }
@@ -495,7 +496,8 @@ __device__ void ReduceBlock(Sums* sums) {
 
 // The loss, the gradient, or both
 
-/// What values and their bits are compared with.
+/// What values and their bits are compared with. In float, products of weights
+/// are in double and overflow nothing.
 template <typename T>
 struct Ieee;
 
@@ -503,6 +505,7 @@ template <>
 struct Ieee<float> {
   typedef std::uint32_t Bits;
   __device__ static float Largest() { return FLT_MAX; }
+  __device__ static bool Overflows(double, double) { return false; }
   static const Bits kInfinity = 0x7f800000u;
 };
 
@@ -510,103 +513,119 @@ template <>
 struct Ieee<double> {
   typedef std::uint64_t Bits;
   __device__ static double Largest() { return DBL_MAX; }
+  __device__ static bool Overflows(double a, double b) {
+    return !(a <= DBL_MAX && b <= DBL_MAX);
+  }
   static const Bits kInfinity = 0x7ff0000000000000u;
 };
 
-/// Whether an element is more than HardLossElement and GradientElement take
-/// care of: the target is soft or ignored (with a label other than 0 and 1),
-/// the score infinite, the weight infinite, NaN or negative.
-template <int kPass, typename T>
-__device__ __forceinline__ bool IsRare(const Input<T>& input, T x, T t,
-                                       T weight) {
-  if (!(kPass & kLoss)) {
-    return t == input.ignore_label;
-  }
+/// Whether an element's loss is more than HardLossElement takes care of: the
+/// target is soft or a mark (an ignore label other than 0 and 1), the score or
+/// a weight infinite, or the element's weight NaN or negative.
+template <typename T>
+__device__ __forceinline__ bool IsSoft(T x, T t, T weight, double a, double b) {
   return Fma(t, t, -t) != T(0) || Abs(x) > Ieee<T>::Largest() ||
-         BitCast<typename Ieee<T>::Bits>(weight) >= Ieee<T>::kInfinity;
+         BitCast<typename Ieee<T>::Bits>(weight) >= Ieee<T>::kInfinity ||
+         Ieee<T>::Overflows(a, b);
 }
 
-/// Computes neighbouring elements: adds to sums, returns gradients. All have
-/// the loss of hard targets at first, since most GPUs have a unit for double to
-/// 32 or 64 for float; then one branch for all corrects those that are rare.
-template <typename T, int kPass, int kWidth>
-__device__ __forceinline__ Pack<T, kWidth> Visit(
-    const Input<T>& input, const Pack<T, kWidth>& x, const Pack<T, kWidth>& t,
-    const Pack<T, kWidth>& weight, const Constants<T, kWidth>& constants,
-    RunningSum<T>* loss, PassSums* counts) {
+/// Neighbouring elements, and what is computed of them.
+template <typename T, int kWidth>
+struct Vector {
+  Pack<T, kWidth> x;
+  Pack<T, kWidth> t;
+  Pack<T, kWidth> weight;
+  T log1p_u[kWidth];
   double losses[kWidth];
-  Pack<T, kWidth> grad = Same<T, kWidth>(0);
+  Pack<T, kWidth> grad;
+};
+
+/// The losses of hard targets.
+template <typename T, int kWidth>
+__device__ __forceinline__ void SetHardLosses(
+    const Constants<T, kWidth>& constants, Vector<T, kWidth>* v) {
+#pragma unroll
+  for (int l = 0; l < kWidth; ++l) {
+    const bool is_positive = v->t.lane[l] == T(1);
+    v->losses[l] = HardLossElement(
+        v->x.lane[l], is_positive,
+        is_positive ? constants.a[l] : constants.b[l], v->log1p_u[l]);
+  }
+}
+
+/// The losses where some target is ignored or soft, or there is something to
+/// warn of; no gradients of ignored elements.
+template <int kPass, typename T, int kWidth>
+__device__ __forceinline__ void VisitRare(const Input<T>& input,
+                                          const Constants<T, kWidth>& constants,
+                                          Vector<T, kWidth>* v,
+                                          PassSums* counts) {
+  bool is_soft = false;
+#pragma unroll
+  for (int l = 0; l < kWidth; ++l) {
+    const T target = v->t.lane[l];
+    const T weight = v->weight.lane[l];
+    if (target == input.ignore_label) {
+      v->grad.lane[l] = 0;
+      ++counts->ignored;
+    } else if (kPass & kLoss) {
+      is_soft |=
+          IsSoft(v->x.lane[l], target, weight, constants.a[l], constants.b[l]);
+      counts->bad_targets += !(target >= T(0) && target <= T(1));
+      counts->bad_weights += !(weight >= T(0) && isfinite(weight));
+    }
+  }
+  if (!(kPass & kLoss)) {
+    return;
+  }
+  if (is_soft) {
+#pragma unroll
+    for (int l = 0; l < kWidth; ++l) {
+      v->losses[l] = LossElement(v->x.lane[l], v->t.lane[l], constants.a[l],
+                                 constants.b[l], v->log1p_u[l]);
+    }
+  } else {
+    SetHardLosses(constants, v);
+  }
+#pragma unroll
+  for (int l = 0; l < kWidth; ++l) {
+    v->losses[l] = v->t.lane[l] == input.ignore_label ? 0. : v->losses[l];
+  }
+}
+
+/// Computes neighbouring elements: adds to sums, sets gradients. What is rare
+/// is behind one branch for all, soft targets among it: most GPUs have a unit
+/// for double to 32 or 64 for float, and the losses of hard targets take half
+/// as much of it.
+template <int kPass, typename T, int kWidth>
+__device__ __forceinline__ void Visit(const Input<T>& input,
+                                      const Constants<T, kWidth>& constants,
+                                      Vector<T, kWidth>* v, RunningSum<T>* loss,
+                                      PassSums* counts) {
   bool is_rare = kPass & kLoss ? input.ignores_hard_targets : false;
 #pragma unroll
   for (int l = 0; l < kWidth; ++l) {
-    is_rare |= IsRare<kPass>(input, x.lane[l], t.lane[l], weight.lane[l]);
+    const T x = v->x.lane[l];
+    const T t = v->t.lane[l];
     if (kPass & kLoss) {
-      const bool is_positive = t.lane[l] == T(1);
-      losses[l] =
-          HardLossElement(x.lane[l], is_positive,
-                          is_positive ? constants.a[l] : constants.b[l]);
+      v->log1p_u[l] = SoftplusOfNegative(x);
+      is_rare |=
+          IsSoft(x, t, v->weight.lane[l], constants.a[l], constants.b[l]);
+    } else {
+      is_rare |= t == input.ignore_label;
     }
     if (kPass & kGradient) {
-      grad.lane[l] = GradientElement(
-          x.lane[l], t.lane[l], constants.rounded_a[l], constants.rounded_b[l]);
+      v->grad.lane[l] =
+          GradientElement(x, t, constants.rounded_a[l], constants.rounded_b[l]);
     }
   }
   if (is_rare) {
-#pragma unroll
-    for (int l = 0; l < kWidth; ++l) {
-      const T target = t.lane[l];
-      const bool is_ignored = target == input.ignore_label;
-      grad.lane[l] = is_ignored ? T(0) : grad.lane[l];
-      if (!(kPass & kLoss)) {
-        continue;
-      }
-      if (is_ignored) {
-        losses[l] = 0;
-        ++counts->ignored;
-      } else if (IsRare<kPass>(input, x.lane[l], target, weight.lane[l])) {
-        losses[l] =
-            LossElement(x.lane[l], target, constants.a[l], constants.b[l]);
-        counts->bad_targets += !(target >= T(0) && target <= T(1));
-        counts->bad_weights +=
-            !(weight.lane[l] >= T(0) && isfinite(weight.lane[l]));
-      }
-    }
+    VisitRare<kPass>(input, constants, v, counts);
+  } else if (kPass & kLoss) {
+    SetHardLosses(constants, v);
   }
   if (kPass & kLoss) {
-    loss->Add(SumOf<kWidth>(losses));
-  }
-  return grad;
-}
-
-/// Visits vectors first, first + walk.stride, ..., kCount of them, and writes
-/// their gradients. With kIsPeriodic, constants are theirs.
-template <typename T, int kPass, int kWidth, bool kIsPeriodic, unsigned kCount>
-__device__ __forceinline__ void VisitVectors(const Input<T>& input,
-                                             const Walk& walk, unsigned first,
-                                             Constants<T, kWidth> constants,
-                                             T* grad, RunningSum<T>* loss,
-                                             PassSums* sums) {
-  Pack<T, kWidth> x[kCount], t[kCount];
-#pragma unroll
-  for (unsigned k = 0; k < kCount; ++k) {
-    const unsigned i = walk.head + (first + k * walk.stride) * kWidth;
-    x[k] = Read<T, kWidth>(input.scores + i);
-    t[k] = Read<T, kWidth>(input.targets + i);
-  }
-#pragma unroll
-  for (unsigned k = 0; k < kCount; ++k) {
-    const unsigned i = walk.head + (first + k * walk.stride) * kWidth;
-    Pack<T, kWidth> weight = Same<T, kWidth>(1);
-    if (!kIsPeriodic) {
-      constants = MakeConstants<T, kWidth>(input, i);
-      weight = Weigh(input, i, walk.is_weight_aligned, &constants);
-      Round(&constants);
-    }
-    const Pack<T, kWidth> gradients =
-        Visit<T, kPass>(input, x[k], t[k], weight, constants, loss, sums);
-    if (kPass & kGradient) {
-      Write(gradients, grad + i, walk.is_grad_aligned);
-    }
+    loss->Add(SumOf<kWidth>(v->losses));
   }
 }
 
@@ -624,27 +643,49 @@ __global__ void __launch_bounds__(kThreads, BlocksAtOnce(kPass, kIsPeriodic))
     constants = MakeConstants<T, kWidth>(input, walk.head + thread * kWidth);
     Round(&constants);
   }
-  unsigned first = thread < walk.stride ? thread : walk.vectors;
-  for (; first + (kUnroll - 1) * walk.stride < walk.vectors;
-       first += kUnroll * walk.stride) {
-    VisitVectors<T, kPass, kWidth, kIsPeriodic, kUnroll>(
-        input, walk, first, constants, grad, &loss, &sums);
-  }
-  for (; kUnroll > 1 && first < walk.vectors; first += walk.stride) {
-    VisitVectors<T, kPass, kWidth, kIsPeriodic, 1>(
-        input, walk, first, constants, grad, &loss, &sums);
+  for (unsigned first = thread < walk.stride ? thread : walk.vectors;
+       first < walk.vectors; first += kUnroll * walk.stride) {
+    Vector<T, kWidth> vectors[kUnroll];
+#pragma unroll
+    for (unsigned k = 0; k < kUnroll; ++k) {
+      const unsigned v = first + k * walk.stride;
+      if (v < walk.vectors) {
+        const unsigned i = walk.head + v * kWidth;
+        vectors[k].x = Read<T, kWidth>(input.scores + i);
+        vectors[k].t = Read<T, kWidth>(input.targets + i);
+      }
+    }
+#pragma unroll
+    for (unsigned k = 0; k < kUnroll; ++k) {
+      const unsigned v = first + k * walk.stride;
+      if (v < walk.vectors) {
+        const unsigned i = walk.head + v * kWidth;
+        vectors[k].weight = Same<T, kWidth>(1);
+        if (!kIsPeriodic) {
+          constants = MakeConstants<T, kWidth>(input, i);
+          vectors[k].weight =
+              Weigh(input, i, walk.is_weight_aligned, &constants);
+          Round(&constants);
+        }
+        Visit<kPass>(input, constants, &vectors[k], &loss, &sums);
+        if (kPass & kGradient) {
+          Write(vectors[k].grad, grad + i, walk.is_grad_aligned);
+        }
+      }
+    }
   }
   if (thread < walk.edges) {
     const unsigned i =
         thread < walk.head ? thread : input.count - walk.edges + thread;
-    Constants<T, 1> edge = MakeConstants<T, 1>(input, i);
-    const Pack<T, 1> weight = Weigh(input, i, true, &edge);
-    Round(&edge);
-    const Pack<T, 1> gradients = Visit<T, kPass>(
-        input, Read<T, 1>(input.scores + i), Read<T, 1>(input.targets + i),
-        weight, edge, &loss, &sums);
+    Vector<T, 1> edge;
+    edge.x = Read<T, 1>(input.scores + i);
+    edge.t = Read<T, 1>(input.targets + i);
+    Constants<T, 1> edge_constants = MakeConstants<T, 1>(input, i);
+    edge.weight = Weigh(input, i, true, &edge_constants);
+    Round(&edge_constants);
+    Visit<kPass>(input, edge_constants, &edge, &loss, &sums);
     if (kPass & kGradient) {
-      grad[i] = gradients.lane[0];
+      grad[i] = edge.grad.lane[0];
     }
   }
   if (kPass & kLoss) {
