@@ -235,23 +235,18 @@ WEIGHTED_SIGMOID_LOSS_HOST_DEVICE T SoftplusOfNegative(T x) {
  * 2^-126 max(a, b) (double: 2^-1022), where u is flushed to 0. An infinite x
  * gives infinity, or NaN where the term that grows with it has weight 0.
  *
- * @param log1p_u SoftplusOfNegative(x)
+ * @param known_log1p_u SoftplusOfNegative(x), where the caller has it
  */
 template <typename T>
-WEIGHTED_SIGMOID_LOSS_HOST_DEVICE double LossElement(T x, T t, double a,
-                                                     double b, T log1p_u) {
+WEIGHTED_SIGMOID_LOSS_HOST_DEVICE double LossElement(
+    T x, T t, double a, double b, const T* known_log1p_u = NULL) {
   const T magnitude = Abs(x);
   const double positive = a * t;
   const double negative = b * (1. - t);
   const double growing = x < T(0) ? positive : negative;
+  const double log1p_u = known_log1p_u ? *known_log1p_u : SoftplusOfNegative(x);
   const double total = Fma(b, 1. - t, positive);
-  return Fma(total, static_cast<double>(log1p_u), growing * magnitude);
-}
-
-template <typename T>
-WEIGHTED_SIGMOID_LOSS_HOST_DEVICE double LossElement(T x, T t, double a,
-                                                     double b) {
-  return LossElement(x, t, a, b, SoftplusOfNegative(x));
+  return Fma(total, log1p_u, growing * magnitude);
 }
 
 /**

@@ -582,7 +582,7 @@ __device__ __forceinline__ void VisitRare(const Input<T>& input,
 #pragma unroll
     for (int l = 0; l < kWidth; ++l) {
       v->losses[l] = LossElement(v->x.lane[l], v->t.lane[l], constants.a[l],
-                                 constants.b[l], v->log1p_u[l]);
+                                 constants.b[l], &v->log1p_u[l]);
     }
   } else {
     SetHardLosses(constants, v);
