@@ -496,8 +496,7 @@ __device__ void ReduceBlock(Sums* sums) {
 
 // The loss, the gradient, or both
 
-/// What values and their bits are compared with. In float, products of weights
-/// are in double and overflow nothing.
+/// What values and their bits are compared with.
 template <typename T>
 struct Ieee;
 
@@ -505,7 +504,6 @@ template <>
 struct Ieee<float> {
   typedef std::uint32_t Bits;
   __device__ static float Largest() { return FLT_MAX; }
-  __device__ static bool Overflows(double, double) { return false; }
   static const Bits kInfinity = 0x7f800000u;
 };
 
@@ -513,20 +511,17 @@ template <>
 struct Ieee<double> {
   typedef std::uint64_t Bits;
   __device__ static double Largest() { return DBL_MAX; }
-  __device__ static bool Overflows(double a, double b) {
-    return !(a <= DBL_MAX && b <= DBL_MAX);
-  }
   static const Bits kInfinity = 0x7ff0000000000000u;
 };
 
 /// Whether an element's loss is more than HardLossElement takes care of: the
 /// target is soft or a mark (an ignore label other than 0 and 1), the score or
-/// a weight infinite, or the element's weight NaN or negative.
+/// the element's weight infinite, or that weight NaN or negative. Where weights
+/// in double overflow only as a product, either formula's loss may be no number.
 template <typename T>
-__device__ __forceinline__ bool IsSoft(T x, T t, T weight, double a, double b) {
+__device__ __forceinline__ bool IsSoft(T x, T t, T weight) {
   return Fma(t, t, -t) != T(0) || Abs(x) > Ieee<T>::Largest() ||
-         BitCast<typename Ieee<T>::Bits>(weight) >= Ieee<T>::kInfinity ||
-         Ieee<T>::Overflows(a, b);
+         BitCast<typename Ieee<T>::Bits>(weight) >= Ieee<T>::kInfinity;
 }
 
 /// Neighbouring elements, and what is computed of them.
@@ -569,8 +564,7 @@ __device__ __forceinline__ void VisitRare(const Input<T>& input,
       v->grad.lane[l] = 0;
       ++counts->ignored;
     } else if (kPass & kLoss) {
-      is_soft |=
-          IsSoft(v->x.lane[l], target, weight, constants.a[l], constants.b[l]);
+      is_soft |= IsSoft(v->x.lane[l], target, weight);
       counts->bad_targets += !(target >= T(0) && target <= T(1));
       counts->bad_weights += !(weight >= T(0) && isfinite(weight));
     }
@@ -609,8 +603,7 @@ __device__ __forceinline__ void Visit(const Input<T>& input,
     const T t = v->t.lane[l];
     if (kPass & kLoss) {
       v->log1p_u[l] = SoftplusOfNegative(x);
-      is_rare |=
-          IsSoft(x, t, v->weight.lane[l], constants.a[l], constants.b[l]);
+      is_rare |= IsSoft(x, t, v->weight.lane[l]);
     } else {
       is_rare |= t == input.ignore_label;
     }
