@@ -516,8 +516,9 @@ struct Ieee<double> {
 
 /// Whether an element's loss is more than HardLossElement takes care of: the
 /// target is soft or a mark (an ignore label other than 0 and 1), the score or
-/// the element's weight infinite, or that weight NaN or negative. Where weights
-/// in double overflow only as a product, either formula's loss may be no number.
+/// the element's weight infinite, or that weight NaN or negative. Where only a
+/// product of weights in double overflows, no formula need have a number: the
+/// layer begins again with smaller ones.
 template <typename T>
 __device__ __forceinline__ bool IsSoft(T x, T t, T weight) {
   return Fma(t, t, -t) != T(0) || Abs(x) > Ieee<T>::Largest() ||
