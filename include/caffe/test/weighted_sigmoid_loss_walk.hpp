@@ -27,7 +27,7 @@ namespace weighted_sigmoid_loss {
 const double kExpNegativeUlp = 0.8;
 const double kLog1pUlp = 1.5;
 const double kLossElementUlp = 2.5;
-const double kGradientElementUlp = 2.5;
+const double kGradientElementUlp = 3;
 
 template <typename T>
 double Ulp() {

@@ -143,9 +143,10 @@ StretchSums VisitElements(const Stretch<T>& stretch, A a, A b,
     for (std::size_t i = begin; i < end; ++i) {
       const T x = scores[i];
       const T t = targets[i];
+      const T u = ExpNegative(Abs(x));
       const bool counts = !kIgnores | (t != ignore_label);
       if (kLosses) {
-        const double loss = LossElement(x, t, At(a, i), At(b, i));
+        const double loss = LossElement(x, t, At(a, i), At(b, i), Log1p(u));
         losses[i] = counts ? loss : 0.;
         const Word bits = BitCast<Word>(t) & (Word(0) - counts);
         largest = bits > largest ? bits : largest;
@@ -153,7 +154,7 @@ StretchSums VisitElements(const Stretch<T>& stretch, A a, A b,
       }
       if (kGradients) {
         const T gradient =
-            GradientElement(x, t, RoundedAt<T>(a, i), RoundedAt<T>(b, i));
+            GradientElement(x, t, RoundedAt<T>(a, i), RoundedAt<T>(b, i), u);
         grad[i] = counts ? gradient : T(0);
       }
     }

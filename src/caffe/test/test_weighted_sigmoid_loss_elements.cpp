@@ -4,7 +4,6 @@
 #include <cstring>
 #include <limits>
 #include <random>
-#include <type_traits>
 #include <vector>
 
 #include "gtest/gtest.h"
@@ -188,28 +187,6 @@ TYPED_TEST(WeightedSigmoidLossElementsTest, TestWalk) {
     // A walk that compares nothing would pass as well.
     EXPECT_GT(report.loss.ulp(), 0.5);
     EXPECT_GT(report.gradient.ulp(), 0.5);
-  }
-}
-
-/// The CUDA kernel's formula for hard targets gives what LossElement gives.
-TYPED_TEST(WeightedSigmoidLossElementsTest, TestHardLosses) {
-  typedef TypeParam T;
-  typedef typename std::conditional<sizeof(T) == sizeof(float), std::uint32_t,
-                                    std::uint64_t>::type Bits;
-  std::mt19937_64 random(1701);
-  std::normal_distribution<T> score(0, 10);
-  for (int i = 0; i < 100000; ++i) {
-    const T any = BitCast<T>(static_cast<Bits>(random()));
-    const T x = i % 2 && std::isfinite(any) ? any : score(random);
-    for (const double weight : {0., 1e-30, 0.7, 1., 100., 1e30}) {
-      // The other weight does not matter.
-      const T log1p_u = SoftplusOfNegative(x);
-      const double losses[] = {HardLossElement(x, true, weight, log1p_u),
-                               HardLossElement(x, false, weight, log1p_u)};
-      const double expected[] = {LossElement(x, T(1), weight, 3.),
-                                 LossElement(x, T(0), 3., weight)};
-      ASSERT_EQ(0, std::memcmp(expected, losses, sizeof(losses))) << x;
-    }
   }
 }
 
