@@ -52,7 +52,7 @@ __global__ void Kernel(float* values, const int* order) {
 
 @pytest.fixture
 def check(monkeypatch):
-    monkeypatch.syspath_prepend(ROOT / "scripts")
+    monkeypatch.syspath_prepend(ROOT / "devtools")
     module = importlib.import_module("check_sass")
     monkeypatch.setattr(module, "EXPECTED", [("_Z6Kernel.*", "LDG", 2), ("_Z.*", "STG", 1)])
     # Of the loop's six instructions, for two 16-byte reads: four scores and four targets.
