@@ -17,6 +17,8 @@ SOURCE = $(if $(CAFFE_SOURCE),--source "$(CAFFE_SOURCE)")
 FETCH = $(PYTHON) scripts/fetch.py $(SOURCE)
 BUILD = $(PYTHON) scripts/build.py $(SOURCE) $(if $(JOBS),--jobs "$(JOBS)")
 PACKAGES = $(PYTHON) scripts/install_packages.py
+# Maintainers' programs take modules from scripts/.
+DEVTOOL = PYTHONPATH=scripts $(PYTHON)
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
@@ -54,21 +56,21 @@ wheel: ## the Python package, which needs no Caffe: build/wheels
 
 exhaustive: ## prove the elements' accuracy: all float scores, a billion double ones
 	$(PACKAGES) exhaustive
-	$(PYTHON) scripts/exhaustive.py
+	$(DEVTOOL) devtools/exhaustive.py
 
 arm64: ## cross-compile the kernel for arm64 and test it under qemu-user
 	$(PACKAGES) build arm64
 	$(FETCH)
-	$(PYTHON) scripts/arm64.py
+	$(DEVTOOL) devtools/arm64.py
 
 sanitize: ## run our C++ tests with AddressSanitizer and UndefinedBehaviorSanitizer
 	$(PACKAGES) build
 	$(BUILD) sanitize
-	$(PYTHON) scripts/sanitize.py
+	$(DEVTOOL) devtools/sanitize.py
 
 forks: ## build a real fork of Caffe with the layer, and run our C++ tests in it: build/forks
 	$(PACKAGES) build forks
-	$(PYTHON) scripts/forks.py $(if $(JOBS),--jobs "$(JOBS)")
+	$(DEVTOOL) devtools/forks.py $(if $(JOBS),--jobs "$(JOBS)")
 
 bench: ## measure against NumPy, PyTorch, JAX and upstream's layer on the CPU: build/bench
 	$(PACKAGES) build
@@ -87,20 +89,20 @@ cuda: ## build Caffe with CUDA: build/cuda/install
 
 cuda-check: ## compile our .cu files as C++11, no warning allowed, and check the machine code
 	$(PACKAGES) build cuda cuda-check
-	$(PYTHON) scripts/compile_cuda.py
-	$(PYTHON) scripts/compile_old_cuda.py
-	$(PYTHON) scripts/check_sass.py
+	$(DEVTOOL) devtools/compile_cuda.py
+	$(DEVTOOL) devtools/compile_old_cuda.py
+	$(DEVTOOL) devtools/check_sass.py
 
 gpu-bundle: export CUDA_ARCH := $(or $(CUDA_ARCH),90)
-gpu-bundle: ## what scripts/gpu_run.py takes to a GPU: build/gpu-bundle.tar.gz
+gpu-bundle: ## what devtools/gpu_run.py takes to a GPU: build/gpu-bundle.tar.gz
 	$(PACKAGES) build cuda demo
 	$(BUILD) gpu --tests
-	$(PYTHON) scripts/gpu_bundle.py
+	$(DEVTOOL) devtools/gpu_bundle.py
 
 lint: ## check the format and style of all files that are ours
 	$(PACKAGES) build
 	$(FETCH)
-	$(PYTHON) scripts/lint.py
+	$(DEVTOOL) devtools/lint.py
 
 clean: ## remove all that was built, but not Caffe's source
 	rm -rf build/cpu build/cuda build/gpu build/gpu-bundle* build/exhaustive build/arm64 build/forks build/sanitize build/venv build/bench-venv build/lint-venv build/package-venv build/wheel-venv build/wheels build/python

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Measure forward and backward of the loss on a GPU: the layer, its kernel, and the alternatives.
 
-scripts/gpu_run.py runs this on the machine with the GPU, on a bundle of scripts/gpu_bundle.py. As
+devtools/gpu_run.py runs this on the machine with the GPU, on a bundle of devtools/gpu_bundle.py. As
 on the CPU (cpu.py), every contestant has a process, and they take turns (A B C A B C ...); each has
 to agree with the exact loss and gradient before it is timed, and with our layer's loss at each
 size. Into the output folder go report.json, and report.txt and report.png, which --plot makes again

@@ -1,8 +1,10 @@
-"""What the programs in scripts/ share.
+"""What the programs in scripts/, devtools/, benchmarks/ and examples/ share.
 
 Python 3.6 and its standard library only, because apply.py imports this.
 """
 
+import contextlib
+import errno
 import os
 import subprocess
 import sys
@@ -12,46 +14,103 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 
 
-def fail(message, status=1):
-    """Print one line, `<program>: <message>`, and exit; status 2 is for wrong input."""
-    sys.stdout.flush()
-    print(f"{Path(sys.argv[0]).name}: {message}", file=sys.stderr)
+class Failure(Exception):
+    """An expected failure: a line that says what is wrong and what to do.
+
+    status: the program's exit status; 2 is for wrong input.
+    """
+
+    def __init__(self, message, status=1):
+        super().__init__(message)
+        self.status = status
+
+
+def program(main, interrupted="interrupted; run it again"):
+    """Run a program's main() and exit with the status that it returns; None is 0.
+
+    What it may expect to fail with, and Ctrl-C, become one line on stderr, `NAME: message`.
+    """
+    try:
+        status = main()
+        sys.stdout.flush()
+    except Failure as error:
+        status = _tell(error, error.status)
+    except KeyboardInterrupt:
+        status = _tell(interrupted, 130)
+    except BrokenPipeError:
+        # Whoever reads the output, as `head` does, has read enough.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        status = 1
+    except OSError as error:
+        status = _tell(_words(error), 1)
     sys.exit(status)
 
 
+def _tell(message, status):
+    sys.stdout.flush()
+    path = Path(sys.argv[0])
+    name = path.parent.name if path.name == "__main__.py" else path.name
+    print(f"{name}: {message}", file=sys.stderr)
+    return status
+
+
+def _words(error):
+    words = error.strerror or str(error)
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        words += ": make room and run it again"
+    return f"{error.filename}: {words}" if error.filename else words
+
+
+def fail(message, status=1):
+    """Exit with one line; program() does that for a Failure."""
+    sys.exit(_tell(message, status))
+
+
 def write_atomic(path, data):
-    """Write bytes so that PATH is at every moment the old file or the new one. The mode is kept."""
-    path = Path(path)
+    """Write bytes so that PATH is at every moment the old file or the new one.
+
+    The mode is kept, and the owner where the system allows it. A link stays, and its target is
+    written. What is not a regular file, as a pipe or a device, is written into.
+    """
+    path = Path(os.path.realpath(str(path)))
+    if path.exists() and not path.is_file():
+        path.write_bytes(data)
+        return
     handle, temporary = tempfile.mkstemp(prefix="." + path.name + ".", dir=str(path.parent))
     try:
         with os.fdopen(handle, "wb") as stream:
             stream.write(data)
-        os.chmod(temporary, _mode_for(path))
+        _imitate(path, temporary)
         os.replace(temporary, str(path))
     except BaseException:
         os.unlink(temporary)
         raise
 
 
-def _mode_for(path):
+def _imitate(path, temporary):
+    """Give the new file the old one's owner and mode."""
     try:
-        return path.stat().st_mode & 0o7777
+        old = path.stat()
     except FileNotFoundError:
         # mkstemp makes files private; a new file gets what the user's umask allows, as open() does.
         mask = os.umask(0)
         os.umask(mask)
-        return 0o666 & ~mask
+        os.chmod(temporary, 0o666 & ~mask)
+        return
+    with contextlib.suppress(PermissionError):  # Only root may give a file away.
+        os.chown(temporary, old.st_uid, old.st_gid)
+    os.chmod(temporary, old.st_mode & 0o7777)
 
 
-def run(argv, **kw):
-    """Run a command; where it cannot start or does not succeed, exit with one line that names it.
+def run(argv, check=True, **keywords):
+    """Run a command; return what subprocess.run() does, whose keywords these are.
 
-    Keywords are those of subprocess.run(); with `check=False` the caller judges the exit status.
+    Raises Failure, which names the command, where it cannot start, and unless CHECK is False where
+    it does not succeed.
     """
     argv = [str(word) for word in argv]
-    check = kw.pop("check", True)
     try:
-        done = subprocess.run(argv, **kw)
+        done = subprocess.run(argv, **keywords)
     except OSError as error:
         fail(f"cannot run {argv[0]}: {error.strerror}")
     if check and done.returncode != 0:

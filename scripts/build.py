@@ -8,7 +8,7 @@ whole installation or absent. What the compiler prints goes to build/VARIANT/bui
 
 The variant sanitize is Caffe and our C++ tests under AddressSanitizer and
 UndefinedBehaviorSanitizer; it is not installed. The variant gpu is CUDA's as it is carried to a
-machine with a GPU, with little of what such a machine lacks (scripts/gpu_bundle.py).
+machine with a GPU, with little of what such a machine lacks (devtools/gpu_bundle.py).
 """
 
 import argparse

@@ -2,9 +2,8 @@
 """Run all tests on the Caffe that `scripts/build.py cpu --tests` built, and count them.
 
 These are upstream's C++ tests with ours, upstream's Python tests, and ours, and the tests of the
-Python package, which is built for them. Each of upstream's C++ cases must have run: their list is
-tests/upstream_cases.txt, which is checked against the unpatched source. The last line has the
-totals; exit status 0 means that all of them passed.
+Python package, which is built for them. Each C++ case in upstream's unpatched source must have run.
+The last line has the totals; exit status 0 means that all of them passed.
 """
 
 import os
@@ -25,7 +24,6 @@ from wheel import installed_wheel
 SOURCE = ROOT / "build" / "source" / "caffe"
 CPU = ROOT / "build" / "cpu"
 TESTS = ROOT / "tests"
-LIST = TESTS / "upstream_cases.txt"
 TIMEOUT = 1800  # seconds a suite, which is many times what any takes
 CASE_START = re.compile(r"\[ RUN      \] (\S+)")
 CASE_END = re.compile(r"\[ +(OK|FAILED) +\] ([^\s,]+)")
@@ -81,9 +79,8 @@ def read_gtest(text):
     return results, excerpts
 
 
-def missing_upstream_cases(results):
-    listed = LIST.read_text().split()
-    missing = sorted({*listed, *upstream_cases(SOURCE)} - set(results))
+def missing_cases(upstream, results):
+    missing = sorted(upstream - set(results))
     for name in missing:
         print(f"--- {name}: a case of upstream's that did not run")
     return missing
@@ -147,8 +144,8 @@ def main():
         scratch = Path(folder)
         heading("C++ tests, upstream's and ours")
         results = cpp_tests(scratch)
-        results.update(dict.fromkeys(missing_upstream_cases(results), False))
-        upstream = set(LIST.read_text().split())
+        upstream = upstream_cases(SOURCE)
+        results.update(dict.fromkeys(missing_cases(upstream, results), False))
         suites["C++, upstream's"] = {k: v for k, v in results.items() if k in upstream}
         suites["C++, ours"] = {k: v for k, v in results.items() if k not in upstream}
         heading("Python tests, upstream's")

@@ -79,7 +79,7 @@ def tree(pristine, tmp_path):
 def other_version(tmp_path):
     """A copy of what apply.py reads, to be made into an older version of ours."""
     repo = tmp_path / "repo"
-    for folder in ["caffe_patch", "include", "proto", "scripts", "src"]:
+    for folder in ["caffe_patch", "devtools", "include", "proto", "scripts", "src"]:
         shutil.copytree(ROOT / folder, repo / folder)
     return repo
 
@@ -631,8 +631,9 @@ def test_unbalanced_proto_is_refused(broken):
 
 
 def check_patches(repo, pristine):
-    program = [sys.executable, "-B", repo / "scripts" / "check_patches.py", pristine]
-    return subprocess.run(program, capture_output=True, text=True)
+    program = [sys.executable, "-B", repo / "devtools" / "check_patches.py", pristine]
+    environment = {**os.environ, "PYTHONPATH": str(repo / "scripts")}
+    return subprocess.run(program, capture_output=True, text=True, env=environment)
 
 
 def test_patches_are_in_order(pristine):

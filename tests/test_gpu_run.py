@@ -1,6 +1,7 @@
-"""scripts/gpu_run.py on stand-ins for the programs; what scripts/gpu_bundle.py collects."""
+"""devtools/gpu_run.py on stand-ins for the programs; what devtools/gpu_bundle.py collects."""
 
 import json
+import os
 import shlex
 import subprocess
 import sys
@@ -286,15 +287,18 @@ def test_no_bundle_is_wrong_input(run, tmp_path):
 def test_help_names_the_checks(monkeypatch):
     monkeypatch.setenv("COLUMNS", "1000")
     argv = [sys.executable, gpu_run.__file__, "--help"]
-    said = subprocess.run(argv, capture_output=True, text=True, check=True).stdout
+    environment = {**os.environ, "PYTHONPATH": str(gpu_run.ROOT / "scripts")}
+    done = subprocess.run(argv, capture_output=True, text=True, check=True, env=environment)
+    said = done.stdout
     assert all(check in said for check in gpu_run.CHECKS)
 
 
 @pytest.mark.parametrize("name", ["gpu.md", "gpu.zh-CN.md"])
 def test_documented_runs_make_each_check_once(name):
     text = (gpu_run.ROOT / "docs" / name).read_text(encoding="utf-8").replace("\\\n", "")
-    lines = [line for line in text.splitlines() if line.startswith("python3 scripts/gpu_run.py ")]
-    runs = [gpu_run.parse_arguments(shlex.split(line)[2:]) for line in lines]
+    command = "PYTHONPATH=scripts python3 devtools/gpu_run.py "
+    lines = [line for line in text.splitlines() if line.startswith(command)]
+    runs = [gpu_run.parse_arguments(shlex.split(line)[3:]) for line in lines]
     made = [check for run in runs for check in run.checks]
     assert len(runs) == 3 and sorted(made) == sorted(gpu_run.CHECKS)
 

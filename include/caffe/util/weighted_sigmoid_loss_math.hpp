@@ -32,7 +32,7 @@
  * Every function is one sequence of IEEE operations. No product feeds an
  * addition other than by Fma, so that a compiler has nothing to contract and an
  * element has the same bits wherever there is a fused multiply-add. The
- * polynomials come from scripts/fit_polynomials.sollya.
+ * polynomials come from devtools/fit_polynomials.sollya.
  *
  * Errors are in ulp: 1 ulp of v is 2^-23 |v| in float and 2^-52 |v| in double.
  * src/caffe/test/test_weighted_sigmoid_loss.cpp holds the functions to them.

@@ -9,14 +9,8 @@ STACK = re.compile(r"(\d+) bytes stack frame, (\d+) bytes spill stores, (\d+) by
 REGISTERS = re.compile(r"Used (\d+) registers")
 TEXT = re.compile(r"\.text\.(\w+):")
 LABEL = re.compile(r"(\.L\w+):")
-INSTRUCTION = re.compile(r"/\*[0-9a-f]{4,}\*/\s+(@!?U?P\w+\s+)?([A-Z][\w.]*)([^;]*);")
+INSTRUCTION = re.compile(r"/\*[0-9a-f]{4,}\*/\s+(?:@!?U?P\w+\s+)?([A-Z][\w.]*)([^;]*);")
 BRANCH_TARGET = re.compile(r"`\((\.L\w+)\)")
-
-
-@dataclass
-class Branch:
-    label: str
-    is_sure: bool  # without a condition
 
 
 @dataclass
@@ -26,7 +20,7 @@ class Kernel:
     stack: int = 0
     spills: int = 0
     code: list = field(default_factory=list)  # opcodes
-    branches: dict = field(default_factory=dict)  # {place in code: Branch}
+    branches: dict = field(default_factory=dict)  # {place in code: label}
     labels: dict = field(default_factory=dict)  # {label: place in code}
 
     def loop(self):
@@ -42,26 +36,6 @@ class Kernel:
             default=range(0),
         )
 
-    def common_path(self):
-        """The places in the loop that run where nothing is rare.
-
-        Of the ways through it that with the most FFMA, and the shortest of these: rare code has no
-        FFMA.
-        """
-        body = self.loop()
-        ways = dict.fromkeys(body[:1], ((0, 0), None))  # {place: (score, where from)}
-        for place in body:
-            if place in ways:
-                fused, length = ways[place][0]
-                score = (fused + self.count([place], "FFMA"), length - 1)
-                for after in self._following(place):
-                    if place < after <= body[-1] and (after not in ways or score > ways[after][0]):
-                        ways[after] = (score, place)
-        path = list(body[-1:])
-        while path and path[-1] != body[0]:
-            path.append(ways[path[-1]][1])
-        return path[::-1]
-
     def count(self, places, opcode, modifier=None):
         words = (self.code[place].split(".") for place in places)
         return sum(w[0] == opcode and (modifier is None or modifier in w) for w in words)
@@ -71,17 +45,9 @@ class Kernel:
 
     def _jumps(self):
         """(target, place) of each branch within the kernel."""
-        for place, branch in self.branches.items():
-            if branch.label in self.labels:
-                yield self.labels[branch.label], place
-
-    def _following(self, place):
-        """Where it may go on after an instruction."""
-        branch = self.branches.get(place)
-        if branch and branch.label in self.labels:
-            yield self.labels[branch.label]
-        if not (branch and branch.is_sure):
-            yield place + 1
+        for place, label in self.branches.items():
+            if label in self.labels:
+                yield self.labels[label], place
 
 
 def read_ptxas(text, kernels):
@@ -108,10 +74,8 @@ def read_sass(text, kernels):
         elif kernel and (found := LABEL.match(line)):
             kernel.labels[found[1]] = len(kernel.code)
         elif kernel and (found := INSTRUCTION.search(line)):
-            predicate, opcode, operands = found.groups()
+            opcode, operands = found.groups()
             target = BRANCH_TARGET.search(operands)
             if opcode.startswith("BRA") and target:
-                # `BRA P0, target` has a condition, too.
-                is_sure = not predicate and not operands[: target.start()].strip()
-                kernel.branches[len(kernel.code)] = Branch(target[1], is_sure)
+                kernel.branches[len(kernel.code)] = target[1]
             kernel.code.append(opcode)

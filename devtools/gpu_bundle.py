@@ -1,5 +1,5 @@
 #!/usr/bin/python3
-"""Collect what scripts/gpu_run.py takes to a machine with a GPU: build/gpu-bundle.tar.gz.
+"""Collect what devtools/gpu_run.py takes to a machine with a GPU: build/gpu-bundle.tar.gz.
 
 From what `scripts/build.py gpu --tests` built: the program caffe, the C++ tests, the programs of
 tests/gpu/ and the benchmark's adapter, each with the shared libraries that it loads, and the demo's
@@ -153,7 +153,7 @@ def write_demo(folder):
 
 
 def manifest(toolkit):
-    """What was built of what; scripts/gpu_run.py copies it into its results."""
+    """What was built of what; devtools/gpu_run.py copies it into its results."""
 
     def git(*arguments):
         argv = ["git", "-C", ROOT, *arguments]

@@ -14,7 +14,7 @@ from _common import ROOT
 from make_venv import PYTHON, make_venv
 
 CPP_LINT = ROOT / "build" / "source" / "caffe" / "scripts" / "cpp_lint.py"
-REQUIREMENTS = ROOT / "scripts" / "lint_requirements.txt"
+REQUIREMENTS = ROOT / "devtools" / "lint_requirements.txt"
 # All else knows nothing of Caffe, so that Caffe's own functions are not for it.
 LAYER = "sigmoid_cross_entropy_weight_loss_layer"
 NOT_FOR_KERNEL = ["caffe/alt_fn", "caffe/random_fn"]
@@ -42,7 +42,7 @@ def commands(fix):
     without = ",".join(f"-{rule}" for rule in NOT_FOR_KERNEL)
     yield "cpp_lint, the layer", [PYTHON, CPP_LINT, *layer]
     yield "cpp_lint, the kernel", [PYTHON, CPP_LINT, f"--filter={without}", *kernel]
-    yield "caffe_patch", [PYTHON, ROOT / "scripts" / "check_patches.py"]
+    yield "caffe_patch", [PYTHON, ROOT / "devtools" / "check_patches.py"]
 
 
 def main():

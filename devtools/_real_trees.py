@@ -1,16 +1,18 @@
 """Caffe trees that a registry has, as their makers released them: downloaded once and unpacked.
 
-caffe_source/source.json and forks.json pin each by hash. docs/forks.md says what each is like.
+scripts/caffe_source/source.json and forks.json pin each by hash. docs/forks.md says what each is
+like.
 """
 
 import json
+from pathlib import Path
 
 import _download
 from _common import ROOT, run
-from fetch import DATA, SOURCE, alone_in
+from fetch import SOURCE, alone_in
 
 KEPT = ROOT / "build" / "source"
-FORKS = json.loads((DATA / "forks.json").read_text())
+FORKS = json.loads(Path(__file__).with_name("forks.json").read_text())
 
 
 def debian(folder):

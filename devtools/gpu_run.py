@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Run on a GPU what scripts/gpu_bundle.py collected: tests, proofs and the benchmark.
+"""Run on a GPU what devtools/gpu_bundle.py collected: tests, proofs and the benchmark.
 
 It takes Python's standard library, the bundle, this repository's files, NVIDIA's driver, and
 cuBLAS, cuRAND and NCCL, which are looked for in Python's packages and in the machine's toolkit. The
@@ -158,7 +158,7 @@ class Bundle:
         try:
             self.manifest = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
         except (OSError, ValueError) as error:
-            fail(f"{folder} is no bundle of scripts/gpu_bundle.py: {error}", 2)
+            fail(f"{folder} is no bundle of devtools/gpu_bundle.py: {error}", 2)
         self.libraries = Libraries(self.manifest["needs"], library_folders())
 
     def library_path(self, *own):
