@@ -85,11 +85,11 @@ def test_emulated_kernels_are_the_cpu_kernel(tmp_path):
 STRIDE = 262147  # prime; leaves 16,384 scores
 CHECKS = {"walk": [STRIDE], "loss": [], "repeat": [], "large": []}
 # Of the kernel: gradients that are not written, others that are off in their last bits, sums that
-# are, and losses of hard targets that are; and which checks find them.
-WRITE = "Write(vectors[k].grad, grad + i, walk.is_grad_aligned);"
+# are, and losses that are; and which checks find them.
+WRITE = "Write(vectors[k].grad, grad + i);"
 EDGE = "grad[i] = edge.grad.lane[0];"
 SUM = "block_sums[0] = sums;"
-HARD = "is_positive ? constants.a[l] : constants.b[l]"
+LOSS = "LossElement(x, t, constants.a[l], constants.b[l], Log1p(u));"
 FAULTS = {
     "unwritten": (WRITE, f"if (i < 400 || i > 403) {{ {WRITE} }}", ["walk", "repeat", "large"]),
     "edge": (EDGE, EDGE.replace(";", " * T(1.0000002);"), ["large"]),
@@ -98,7 +98,7 @@ FAULTS = {
         f"static int calls; sums.loss *= 1 + 1e-7 * calls++; {SUM}",
         ["loss", "repeat", "large"],
     ),
-    "hard": (HARD, f"1.0000001 * ({HARD})", ["loss", "large"]),
+    "losses": (LOSS, f"1.0000001 * {LOSS}", ["loss", "large"]),
 }
 
 

@@ -19,8 +19,8 @@ namespace caffe {
 
 namespace weighted_sigmoid_loss {
 
-/// What is no target, and hard ones.
-const double kIgnoreLabels[] = {-1, 0, 1};
+/// What is no target, hard ones and a soft one.
+const double kIgnoreLabels[] = {-1, 0, 1, 0.5};
 
 /// Shapes (outer, channels, inner) and what an input has.
 struct Case {
@@ -29,9 +29,6 @@ struct Case {
   char balance;  // ' ', b(atch), i(nstance), c(hannel)
   char weight;   // ' ', f(ull), o(uter), p(ixel), c(hannel), r(ow's five)
   bool has_ignore_label;
-  // How far scores, targets, gradients and element weights are from a multiple
-  // of 16 bytes, in values.
-  unsigned offset[4];
   unsigned label;  // which of kIgnoreLabels
 
   std::size_t count() const { return outer * channels * inner; }
@@ -40,10 +37,9 @@ struct Case {
     char text[200];
     std::snprintf(text, sizeof(text),
                   "%zu x %zu x %zu, by channel %d, balance '%c', weight '%c', "
-                  "ignore %d, label %g, offsets %u %u %u %u",
+                  "ignore %d, label %g",
                   outer, channels, inner, by_channel, balance, weight,
-                  has_ignore_label, kIgnoreLabels[label], offset[0], offset[1],
-                  offset[2], offset[3]);
+                  has_ignore_label, kIgnoreLabels[label]);
     return text;
   }
 };
@@ -55,8 +51,6 @@ std::vector<Case> Cases() {
       {1, 1, 1},    {3, 1, 1},    {1, 5, 1},    {7, 3, 5},     {64, 35, 1},
       {5, 4, 40},   {3, 21, 25},  {2, 2, 5000}, {100, 12, 10}, {1, 1, 40001},
       {2, 8200, 1}, {33, 300, 1}, {50, 5, 1}};
-  const unsigned kOffsets[][4] = {{0, 0, 0, 0}, {1, 1, 1, 1}, {1, 1, 0, 0},
-                                  {3, 3, 3, 2}, {2, 2, 2, 2}, {0, 1, 0, 0}};
   std::vector<Case> cases;
   for (const auto& shape : kShapes) {
     for (const char balance : {' ', 'b', 'i', 'c'}) {
@@ -65,12 +59,9 @@ std::vector<Case> Cases() {
           continue;
         }
         const std::size_t n = cases.size();
-        Case c = {shape[0],   shape[1], shape[2],
-                  n % 3 != 0, balance,  weight,
-                  n % 5 < 3,  {},       n % 7 < 3 ? unsigned(n % 7) : 0};
-        for (int k = 0; k < 4; ++k) {
-          c.offset[k] = kOffsets[n % 6][k] % (16 / sizeof(T));
-        }
+        const Case c = {
+            shape[0], shape[1], shape[2],  n % 3 != 0,
+            balance,  weight,   n % 5 < 3, n % 7 < 4 ? unsigned(n % 7) : 0};
         cases.push_back(c);
       }
     }
@@ -134,10 +125,11 @@ struct CaseValues {
     for (std::size_t i = 0; i < c.count(); ++i) {
       scores[i] = score(random);
       const double kind = unit(random);
-      targets[i] = kind < 0.1   ? -1
-                   : kind < 0.7 ? 0
-                   : kind < 0.9 ? 1
-                                : unit(random);
+      targets[i] = kind < 0.1    ? -1
+                   : kind < 0.7  ? 0
+                   : kind < 0.9  ? 1
+                   : kind < 0.93 ? 0.5
+                                 : unit(random);
       if (kind > 0.998) {
         targets[i] = kind > 0.999 ? -0. : 255;
       }

@@ -154,11 +154,14 @@ void Balance(const Elements<T>& elements, double* balance);
 /// count.
 const std::size_t kGpuWorkspace = 4096 * sizeof(LossSums);
 
+/// Scores, targets, gradients and element weights on the device begin at
+/// multiples of so many bytes.
+const std::size_t kGpuAlignment = 16;
+
 /**
  * @brief Loss on the device, for count < 2^31; waits for the result.
  *
- * The order of the sum depends on the shapes and on how the pointers are
- * aligned to 16 bytes.
+ * The order of the sum depends on the shapes alone.
  *
  * @param workspace kGpuWorkspace bytes of device memory
  * @param sums the result, in host memory
@@ -176,19 +179,6 @@ int LossGpu(const Elements<T>& elements, double scale, void* workspace,
  */
 template <typename T>
 int GradientGpu(const Elements<T>& elements, double scale, T* grad);
-
-/**
- * @brief LossAndGradient on the device, for count < 2^31; waits for the result.
- *
- * @param workspace kGpuWorkspace bytes of device memory
- * @param sums the result, in host memory: the bits of LossGpu's
- * @param grad device memory for count values, which may be the scores; the bits
- *        of GradientGpu's
- * @return the CUDA error, 0 where there is none
- */
-template <typename T>
-int LossAndGradientGpu(const Elements<T>& elements, double scale,
-                       void* workspace, LossSums* sums, T* grad);
 
 /**
  * @brief Balance on the device, for count < 2^31; does not wait.

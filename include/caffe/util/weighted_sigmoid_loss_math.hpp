@@ -1,23 +1,9 @@
 #ifndef CAFFE_UTIL_WEIGHTED_SIGMOID_LOSS_MATH_HPP_
 #define CAFFE_UTIL_WEIGHTED_SIGMOID_LOSS_MATH_HPP_
 
-#include <cfloat>
 #include <cstdint>
-#include <cstring>
 
-#ifdef __CUDACC__
-#define WEIGHTED_SIGMOID_LOSS_HOST_DEVICE __host__ __device__ __forceinline__
-#else
-// static: each source file compiles its own, for its own instruction set.
-#define WEIGHTED_SIGMOID_LOSS_HOST_DEVICE static inline
-#endif
-
-// Whether Fma is fused; a file that raises its instruction set says so itself.
-#if defined(__FMA__) || defined(__aarch64__)
-#ifndef WEIGHTED_SIGMOID_LOSS_FMA
-#define WEIGHTED_SIGMOID_LOSS_FMA
-#endif
-#endif
+#include "caffe/util/weighted_sigmoid_loss_ieee.hpp"
 
 /**
  * @file
@@ -42,95 +28,6 @@ namespace caffe {
 
 namespace weighted_sigmoid_loss {
 
-/// a * b + c, rounded once where the machine can; the bounds hold without, too.
-WEIGHTED_SIGMOID_LOSS_HOST_DEVICE float Fma(float a, float b, float c) {
-#if defined(__CUDA_ARCH__)
-  return __fmaf_rn(a, b, c);
-#elif defined(WEIGHTED_SIGMOID_LOSS_FMA)
-  return __builtin_fmaf(a, b, c);
-#else
-  return a * b + c;
-#endif
-}
-
-WEIGHTED_SIGMOID_LOSS_HOST_DEVICE double Fma(double a, double b, double c) {
-#if defined(__CUDA_ARCH__)
-  return __fma_rn(a, b, c);
-#elif defined(WEIGHTED_SIGMOID_LOSS_FMA)
-  return __builtin_fma(a, b, c);
-#else
-  return a * b + c;
-#endif
-}
-
-/// 1 / a for a in [1, 2], correctly rounded also where nvcc is told to divide
-/// approximately. NaN for NaN.
-WEIGHTED_SIGMOID_LOSS_HOST_DEVICE float Reciprocal(float a) {
-#ifdef __CUDA_ARCH__
-  // What __frcp_rn does for such a, without its branch for others, in which it
-  // calls a function: that kept the compiler from interleaving elements.
-  float approximate;
-  asm("rcp.approx.ftz.f32 %0, %1;" : "=f"(approximate) : "f"(a));
-  return Fma(approximate, Fma(-a, approximate, 1.f), approximate);
-#else
-  return 1.f / a;
-#endif
-}
-
-WEIGHTED_SIGMOID_LOSS_HOST_DEVICE double Reciprocal(double a) {
-#ifdef __CUDA_ARCH__
-  return __drcp_rn(a);
-#else
-  return 1. / a;
-#endif
-}
-
-/// |a|, NaN for NaN.
-WEIGHTED_SIGMOID_LOSS_HOST_DEVICE float Abs(float a) {
-  return __builtin_fabsf(a);
-}
-
-WEIGHTED_SIGMOID_LOSS_HOST_DEVICE double Abs(double a) {
-  return __builtin_fabs(a);
-}
-
-/// max(a, 0), 0 for NaN.
-template <typename T>
-WEIGHTED_SIGMOID_LOSS_HOST_DEVICE T PositivePart(T a) {
-#ifdef __CUDA_ARCH__
-  return fmax(a, T(0));  // one instruction
-#else
-  return a > T(0) ? a : T(0);
-#endif
-}
-
-/// min(a, 0), 0 for NaN.
-template <typename T>
-WEIGHTED_SIGMOID_LOSS_HOST_DEVICE T NegativePart(T a) {
-#ifdef __CUDA_ARCH__
-  return fmin(a, T(0));  // one instruction
-#else
-  return a < T(0) ? a : T(0);
-#endif
-}
-
-template <typename To, typename From>
-WEIGHTED_SIGMOID_LOSS_HOST_DEVICE To BitCast(From from) {
-  static_assert(sizeof(To) == sizeof(From), "BitCast changes no size");
-  To to;
-  memcpy(&to, &from, sizeof(to));
-  return to;
-}
-
-/// value in T; its largest where value is beyond it, since 0 * infinity is NaN.
-template <typename T>
-WEIGHTED_SIGMOID_LOSS_HOST_DEVICE T Saturate(double value) {
-  const T largest = sizeof(T) == sizeof(float) ? T(FLT_MAX) : T(DBL_MAX);
-  const T rounded = static_cast<T>(value);
-  return rounded > largest ? largest
-                           : (rounded < -largest ? -largest : rounded);
-}
-
 /**
  * @brief exp(-a) for a >= 0, within 0.8 ulp; 0 where it is below 2^-126, that
  *        is a > 126 ln 2. NaN for NaN.
@@ -144,20 +41,20 @@ WEIGHTED_SIGMOID_LOSS_HOST_DEVICE float ExpNegative(float a) {
                                     // an integer, found in its low bits
   const float kLimit = 87.3365402f;
   const float rounded = Fma(a, -kLog2E, kRound);
-  const float n = rounded - kRound;
-  const float r = Fma(n, -kLn2Low, Fma(n, -kLn2High, -a));
+  const float n = Subtract(rounded, kRound);
+  const float r = Fma(n, -kLn2Low, Fma(n, -kLn2High, Negative(a)));
   float q = 1.39107974e-3f;
   q = Fma(q, r, 8.36311374e-3f);
   q = Fma(q, r, 4.16667089e-2f);
   q = Fma(q, r, 0.166665778f);
   q = Fma(q, r, 0.5f);
-  const float p = 1.f + Fma(r * r, q, r);
+  const float p = Add(1.f, Fma(Multiply(r, r), q, r));
   const float two_to_n =
       BitCast<float>((BitCast<std::uint32_t>(rounded) + 127u) << 23);
-  const float u = p * two_to_n;
+  const float u = Multiply(p, two_to_n);
   // Of a select, GCC makes two computations of all that follows and selects at
   // their ends, which took a twentieth longer. In double it does not.
-  const std::uint32_t keep = std::uint32_t(a > kLimit) - 1u;
+  const std::uint32_t keep = std::uint32_t(IsLess(kLimit, a)) - 1u;
   return BitCast<float>(BitCast<std::uint32_t>(u) & keep);
 }
 
@@ -172,8 +69,8 @@ WEIGHTED_SIGMOID_LOSS_HOST_DEVICE double ExpNegative(double a) {
   const double kRound = 6755399441055744.;  // 1.5 * 2^52
   const double kLimit = 708.39641853226408;
   const double rounded = Fma(a, -kLog2E, kRound);
-  const double n = rounded - kRound;
-  const double r = Fma(n, -kLn2Low, Fma(n, -kLn2High, -a));
+  const double n = Subtract(rounded, kRound);
+  const double r = Fma(n, -kLn2Low, Fma(n, -kLn2High, Negative(a)));
   double q = 2.5068447129421949e-8;
   q = Fma(q, r, 2.7620244273860158e-7);
   q = Fma(q, r, 2.7557355030973926e-6);
@@ -184,11 +81,11 @@ WEIGHTED_SIGMOID_LOSS_HOST_DEVICE double ExpNegative(double a) {
   q = Fma(q, r, 4.1666666666623116e-2);
   q = Fma(q, r, 0.16666666666666644);
   q = Fma(q, r, 0.50000000000000011);
-  const double p = 1. + Fma(r * r, q, r);
+  const double p = Add(1., Fma(Multiply(r, r), q, r));
   const double two_to_n =
       BitCast<double>((BitCast<std::uint64_t>(rounded) + 1023u) << 52);
-  const double u = p * two_to_n;
-  return a > kLimit ? 0. : u;
+  const double u = Multiply(p, two_to_n);
+  return IsLess(kLimit, a) ? 0. : u;
 }
 
 /// log(1 + u) for u in [0, 1], within 1.5 ulp. NaN for NaN.
@@ -202,7 +99,7 @@ WEIGHTED_SIGMOID_LOSS_HOST_DEVICE float Log1p(float u) {
   q = Fma(q, u, -0.249868914f);
   q = Fma(q, u, 0.333328575f);
   q = Fma(q, u, -0.49999997f);
-  return Fma(u * u, q, u);
+  return Fma(Multiply(u, u), q, u);
 }
 
 /// log(1 + u) for u in [0, 1], within 1.5 ulp. NaN for NaN.
@@ -227,7 +124,7 @@ WEIGHTED_SIGMOID_LOSS_HOST_DEVICE double Log1p(double u) {
   q = Fma(q, u, -0.24999999999397807);
   q = Fma(q, u, 0.33333333333328868);
   q = Fma(q, u, -0.49999999999999994);
-  return Fma(u * u, q, u);
+  return Fma(Multiply(u, u), q, u);
 }
 
 /**
@@ -243,10 +140,9 @@ WEIGHTED_SIGMOID_LOSS_HOST_DEVICE double Log1p(double u) {
 template <typename T>
 WEIGHTED_SIGMOID_LOSS_HOST_DEVICE double LossElement(T x, T t, double a,
                                                      double b, T log1p_u) {
-  const T positive = t * (log1p_u - NegativePart(x));
-  const T negative = (T(1) - t) * (log1p_u + PositivePart(x));
-  return Fma(a, static_cast<double>(positive),
-             b * static_cast<double>(negative));
+  const T positive = Multiply(t, Subtract(log1p_u, NegativePart(x)));
+  const T negative = Multiply(Subtract(T(1), t), Add(log1p_u, PositivePart(x)));
+  return Fma(a, ToDouble(positive), b * ToDouble(negative));
 }
 
 /**
@@ -263,11 +159,12 @@ template <typename T>
 WEIGHTED_SIGMOID_LOSS_HOST_DEVICE T GradientElement(T x, T t, T a, T b, T u) {
   // sigmoid(|x|) = 1 / (1 + u) is taken out of both terms, so that where they
   // cancel its errors do, too.
-  const T positive = -a * t;
-  const T negative = b * (T(1) - t);
-  const T of_large = x < T(0) ? positive : negative;
-  const T of_small = x < T(0) ? negative : positive;
-  return Fma(of_small, u, of_large) * Reciprocal(T(1) + u);
+  const T positive = Multiply(Negative(a), t);
+  const T negative = Multiply(b, Subtract(T(1), t));
+  const bool is_negative = IsLess(x, T(0));
+  const T of_large = is_negative ? positive : negative;
+  const T of_small = is_negative ? negative : positive;
+  return Multiply(Fma(of_small, u, of_large), Reciprocal(Add(T(1), u)));
 }
 
 /// To factors[0] and [1], b_pos = Q / (P + Q) and b_neg = P / (P + Q), both 0

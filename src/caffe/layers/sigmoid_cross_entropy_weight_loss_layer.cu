@@ -1,4 +1,6 @@
 #include <cmath>
+#include <cstdint>
+#include <string>
 #include <vector>
 
 #include "caffe/layers/sigmoid_cross_entropy_weight_loss_layer.hpp"
@@ -7,6 +9,19 @@ namespace caffe {
 
 /// Ends the program where the kernel's status is an error.
 static void Check(int status) { CUDA_CHECK(static_cast<cudaError_t>(status)); }
+
+/// Ends the program where the kernel cannot take a pointer: it reads and writes
+/// 16 bytes at a time.
+static void CheckAligned(const void* pointer, const char* what,
+                         const string& layer) {
+  const std::size_t kBytes = weighted_sigmoid_loss::kGpuAlignment;
+  CHECK_EQ(0, reinterpret_cast<std::uintptr_t>(pointer) % kBytes)
+      << layer << ": the " << what << " begin at device address " << pointer
+      << ", which is not a multiple of " << kBytes
+      << "; what Blob::set_gpu_data or SyncedMemory::set_gpu_data is given "
+         "must "
+      << "be, as what cudaMalloc returns is.";
+}
 
 template <typename Dtype>
 typename SigmoidCrossEntropyWeightLossLayer<Dtype>::Elements
@@ -20,6 +35,9 @@ SigmoidCrossEntropyWeightLossLayer<Dtype>::GpuElements(
   elements.balance =
       balance_ ? static_cast<const double*>(balance_->gpu_data()) : NULL;
   elements.weight.data = bottom.size() > 2 ? bottom[2]->gpu_data() : NULL;
+  CheckAligned(elements.scores, "scores", Description());
+  CheckAligned(elements.targets, "targets", Description());
+  CheckAligned(elements.weight.data, "element weights", Description());
   return elements;
 }
 
@@ -49,9 +67,10 @@ void SigmoidCrossEntropyWeightLossLayer<Dtype>::Backward_gpu(
     const vector<Blob<Dtype>*>& bottom) {
   CheckPropagateDown(propagate_down);
   if (propagate_down[0]) {
+    Dtype* const grad = bottom[0]->mutable_gpu_diff();
+    CheckAligned(grad, "scores' gradients", Description());
     Check(weighted_sigmoid_loss::GradientGpu(
-        GpuElements(bottom), top[0]->cpu_diff()[0] / normalizer_,
-        bottom[0]->mutable_gpu_diff()));
+        GpuElements(bottom), top[0]->cpu_diff()[0] / normalizer_, grad));
   }
 }
 

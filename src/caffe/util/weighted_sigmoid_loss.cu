@@ -1,16 +1,15 @@
 #include <cuda_runtime.h>
 
 #include <algorithm>
-#include <cfloat>
 #include <limits>
 
 #include "caffe/util/weighted_sigmoid_loss.hpp"
 #include "caffe/util/weighted_sigmoid_loss_math.hpp"
 
-// Threads walk through the elements in vectors of 16 bytes. As far as vectors
-// fill the input they are aligned; the few elements before and after them, the
-// edges, go by one. Indices fit in 31 bits, and a walk may run beyond the count
-// by less than 2^31: unsigned arithmetic never wraps.
+// Threads walk through the elements in vectors of 16 bytes; the few elements
+// after the last vector, the edges, go by one. Indices fit in 31 bits, and a
+// walk may run beyond the count by less than 2^31: unsigned arithmetic never
+// wraps.
 
 namespace caffe {
 
@@ -27,7 +26,7 @@ const unsigned kMaxBlocks = 4096;
 // kVectorsAThread on, their number grows again.
 const unsigned kFewBlocks = 512;
 const unsigned kVectorsAThread = 8;
-const unsigned kVectorBytes = 16;
+const unsigned kVectorBytes = kGpuAlignment;
 
 /// Vectors of each array that a thread has under way at a time. In double the
 /// arithmetic takes longer than memory does, and registers are scarce.
@@ -43,8 +42,8 @@ const int kGradient = 2;
 /// How many blocks a multiprocessor is to have registers for at a time. With
 /// these, nvcc has a thread's reads under way together; for more blocks it
 /// spills, or reads one vector after the other.
-constexpr unsigned BlocksAtOnce(int pass, bool is_periodic) {
-  return is_periodic && pass != (kLoss | kGradient) ? 4 : 3;
+constexpr unsigned BlocksAtOnce(bool is_periodic) {
+  return is_periodic ? 4 : 3;
 }
 
 /// What a thread or a block of a loss pass adds up: counts are below 2^31. One
@@ -155,8 +154,8 @@ struct Input {
   unsigned count;
   const T* scores;
   const T* targets;
-  T ignore_label;  // NaN, which equals nothing, where there is none
-  bool ignores_hard_targets;
+  T ignore_label;        // NaN, which equals nothing, where there is none
+  bool ignores_targets;  // those in [0, 1], which are not rare
   double scale;
   DeviceAxis channel;
   const double* cls_weight;
@@ -175,8 +174,8 @@ Input<T> MakeInput(const Elements<T>& elements, double scale) {
   input.ignore_label = elements.has_ignore_label
                            ? elements.ignore_label
                            : std::numeric_limits<T>::quiet_NaN();
-  input.ignores_hard_targets =
-      input.ignore_label == T(0) || input.ignore_label == T(1);
+  input.ignores_targets =
+      input.ignore_label >= T(0) && input.ignore_label <= T(1);
   input.scale = scale;
   input.channel = MakeDeviceAxis(elements.channel);
   input.cls_weight = elements.cls_weight;
@@ -188,6 +187,12 @@ Input<T> MakeInput(const Elements<T>& elements, double scale) {
 }
 
 // Vectors
+
+/// Values in a vector.
+template <typename T>
+constexpr unsigned Width() {
+  return kVectorBytes / sizeof(T);
+}
 
 /// kWidth neighbouring values, read and written at once.
 template <typename T, int kWidth>
@@ -210,50 +215,17 @@ __device__ __forceinline__ Pack<T, kWidth> Same(T value) {
   return pack;
 }
 
-/// Reads vectors where is_aligned says so, the same for all threads.
 template <typename T, int kWidth>
-__device__ __forceinline__ Pack<T, kWidth> Read(const T* from,
-                                                bool is_aligned) {
-  if (is_aligned) {
-    return Read<T, kWidth>(from);
-  }
-  Pack<T, kWidth> pack;
-#pragma unroll
-  for (int l = 0; l < kWidth; ++l) {
-    pack.lane[l] = from[l];
-  }
-  return pack;
-}
-
-template <typename T, int kWidth>
-__device__ __forceinline__ void Write(const Pack<T, kWidth>& pack, T* to,
-                                      bool is_aligned) {
-  if (is_aligned) {
-    *reinterpret_cast<Pack<T, kWidth>*>(to) = pack;
-    return;
-  }
-#pragma unroll
-  for (int l = 0; l < kWidth; ++l) {
-    to[l] = pack.lane[l];
-  }
-}
-
-/// How far a pointer is from the vector that it points into, in values.
-template <typename T>
-unsigned Misalignment(const T* pointer) {
-  return reinterpret_cast<std::uintptr_t>(pointer) % kVectorBytes / sizeof(T);
+__device__ __forceinline__ void Write(const Pack<T, kWidth>& pack, T* to) {
+  *reinterpret_cast<Pack<T, kWidth>*>(to) = pack;
 }
 
 /// Who visits what: thread k < stride the vectors k, k + stride, ...; the first
-/// threads also an edge element each.
+/// threads also an element each of those after the last vector.
 struct Walk {
-  unsigned head;  // elements before the first vector
   unsigned vectors;
-  unsigned edges;  // head, and the elements after the last vector
+  unsigned edges;
   unsigned stride;
-  // Whether these can be read or written by vectors.
-  bool is_weight_aligned;
-  bool is_grad_aligned;
 };
 
 /// By the number of vectors alone, not by the device, so that sums are the same
@@ -314,10 +286,10 @@ __device__ __forceinline__ Constants<T, kWidth> MakeConstants(
 
 template <typename T, int kWidth>
 __device__ __forceinline__ Pack<T, kWidth> ReadWeights(
-    const DeviceWeights<T>& weight, unsigned i, bool is_aligned) {
+    const DeviceWeights<T>& weight, unsigned i) {
   const unsigned stride = weight.stride[weight.last];
   if (weight.last == 0 && stride == 1) {
-    return Read<T, kWidth>(weight.data + i, is_aligned);
+    return Read<T, kWidth>(weight.data + i);
   }
   const T* data = weight.data + weight.Offset(i);
   const Divider& size = weight.size[weight.last];
@@ -334,17 +306,15 @@ __device__ __forceinline__ Pack<T, kWidth> ReadWeights(
 /// Multiplies constants by the element weights; returns these.
 template <typename T, int kWidth>
 __device__ __forceinline__ Pack<T, kWidth> Weigh(
-    const Input<T>& input, unsigned i, bool is_aligned,
-    Constants<T, kWidth>* constants) {
+    const Input<T>& input, unsigned i, Constants<T, kWidth>* constants) {
   if (!input.weight.data) {
     return Same<T, kWidth>(1);
   }
-  const Pack<T, kWidth> weight =
-      ReadWeights<T, kWidth>(input.weight, i, is_aligned);
+  const Pack<T, kWidth> weight = ReadWeights<T, kWidth>(input.weight, i);
 #pragma unroll
   for (int l = 0; l < kWidth; ++l) {
-    constants->a[l] *= weight.lane[l];
-    constants->b[l] *= weight.lane[l];
+    constants->a[l] *= ToDouble(weight.lane[l]);
+    constants->b[l] *= ToDouble(weight.lane[l]);
   }
   return weight;
 }
@@ -496,33 +466,13 @@ __device__ void ReduceBlock(Sums* sums) {
 
 // The loss, the gradient, or both
 
-/// What values and their bits are compared with.
-template <typename T>
-struct Ieee;
-
-template <>
-struct Ieee<float> {
-  typedef std::uint32_t Bits;
-  __device__ static float Largest() { return FLT_MAX; }
-  static const Bits kInfinity = 0x7f800000u;
-};
-
-template <>
-struct Ieee<double> {
-  typedef std::uint64_t Bits;
-  __device__ static double Largest() { return DBL_MAX; }
-  static const Bits kInfinity = 0x7ff0000000000000u;
-};
-
-/// Whether an element's loss is more than HardLossElement takes care of: the
-/// target is soft or a mark (an ignore label other than 0 and 1), the score or
-/// the element's weight infinite, or that weight NaN or negative. Where only a
-/// product of weights in double overflows, no formula need have a number: the
-/// layer begins again with smaller ones.
-template <typename T>
-__device__ __forceinline__ bool IsSoft(T x, T t, T weight) {
-  return Fma(t, t, -t) != T(0) || Abs(x) > Ieee<T>::Largest() ||
-         BitCast<typename Ieee<T>::Bits>(weight) >= Ieee<T>::kInfinity;
+/// Whether a value is outside [0, largest], as NaN is, by the order of bits; -0
+/// may count as outside.
+__device__ __forceinline__ bool IsOutside(float value, float largest) {
+  return BitCast<std::uint32_t>(value) > BitCast<std::uint32_t>(largest);
+}
+__device__ __forceinline__ bool IsOutside(double value, double largest) {
+  return BitCast<std::uint64_t>(value) > BitCast<std::uint64_t>(largest);
 }
 
 /// Neighbouring elements, and what is computed of them.
@@ -531,92 +481,60 @@ struct Vector {
   Pack<T, kWidth> x;
   Pack<T, kWidth> t;
   Pack<T, kWidth> weight;
-  T log1p_u[kWidth];
   double losses[kWidth];
   Pack<T, kWidth> grad;
 };
 
-/// The losses of hard targets.
-template <typename T, int kWidth>
-__device__ __forceinline__ void SetHardLosses(
-    const Constants<T, kWidth>& constants, Vector<T, kWidth>* v) {
-#pragma unroll
-  for (int l = 0; l < kWidth; ++l) {
-    const bool is_positive = v->t.lane[l] == T(1);
-    v->losses[l] = HardLossElement(
-        v->x.lane[l], is_positive,
-        is_positive ? constants.a[l] : constants.b[l], v->log1p_u[l]);
-  }
-}
-
-/// The losses where some target is ignored or soft, or there is something to
-/// warn of; no gradients of ignored elements.
+/// Takes ignored elements out, and counts what there is to warn of.
 template <int kPass, typename T, int kWidth>
 __device__ __forceinline__ void VisitRare(const Input<T>& input,
-                                          const Constants<T, kWidth>& constants,
                                           Vector<T, kWidth>* v,
                                           PassSums* counts) {
-  bool is_soft = false;
 #pragma unroll
   for (int l = 0; l < kWidth; ++l) {
     const T target = v->t.lane[l];
     const T weight = v->weight.lane[l];
-    if (target == input.ignore_label) {
+    if (IsEqual(target, input.ignore_label)) {
       v->grad.lane[l] = 0;
+      v->losses[l] = 0;
       ++counts->ignored;
     } else if (kPass & kLoss) {
-      is_soft |= IsSoft(v->x.lane[l], target, weight);
-      counts->bad_targets += !(target >= T(0) && target <= T(1));
-      counts->bad_weights += !(weight >= T(0) && isfinite(weight));
+      const bool is_zero = IsEqual(target, T(0));
+      counts->bad_targets += !is_zero && IsOutside(target, T(1));
+      const bool is_zero_weight = IsEqual(weight, T(0));
+      counts->bad_weights += !is_zero_weight && IsOutside(weight, Largest<T>());
     }
-  }
-  if (!(kPass & kLoss)) {
-    return;
-  }
-  if (is_soft) {
-#pragma unroll
-    for (int l = 0; l < kWidth; ++l) {
-      v->losses[l] = LossElement(v->x.lane[l], v->t.lane[l], constants.a[l],
-                                 constants.b[l], &v->log1p_u[l]);
-    }
-  } else {
-    SetHardLosses(constants, v);
-  }
-#pragma unroll
-  for (int l = 0; l < kWidth; ++l) {
-    v->losses[l] = v->t.lane[l] == input.ignore_label ? 0. : v->losses[l];
   }
 }
 
 /// Computes neighbouring elements: adds to sums, sets gradients. What is rare
-/// is behind one branch for all, soft targets among it: most GPUs have a unit
-/// for double to 32 or 64 for float, and the losses of hard targets take half
-/// as much of it.
+/// is behind one branch for all.
 template <int kPass, typename T, int kWidth>
 __device__ __forceinline__ void Visit(const Input<T>& input,
                                       const Constants<T, kWidth>& constants,
                                       Vector<T, kWidth>* v, RunningSum<T>* loss,
                                       PassSums* counts) {
-  bool is_rare = kPass & kLoss ? input.ignores_hard_targets : false;
+  bool is_rare = kPass & kLoss ? input.ignores_targets : false;
 #pragma unroll
   for (int l = 0; l < kWidth; ++l) {
     const T x = v->x.lane[l];
     const T t = v->t.lane[l];
+    const T u = ExpNegative(Abs(x));
     if (kPass & kLoss) {
-      v->log1p_u[l] = SoftplusOfNegative(x);
-      is_rare |= IsSoft(x, t, v->weight.lane[l]);
+      v->losses[l] =
+          LossElement(x, t, constants.a[l], constants.b[l], Log1p(u));
+      is_rare |=
+          IsOutside(t, T(1)) || IsOutside(v->weight.lane[l], Largest<T>());
     } else {
-      is_rare |= t == input.ignore_label;
+      is_rare |= IsEqual(t, input.ignore_label);
     }
     if (kPass & kGradient) {
-      v->grad.lane[l] =
-          GradientElement(x, t, constants.rounded_a[l], constants.rounded_b[l]);
+      v->grad.lane[l] = GradientElement(x, t, constants.rounded_a[l],
+                                        constants.rounded_b[l], u);
     }
   }
   if (is_rare) {
-    VisitRare<kPass>(input, constants, v, counts);
-  } else if (kPass & kLoss) {
-    SetHardLosses(constants, v);
+    VisitRare<kPass>(input, v, counts);
   }
   if (kPass & kLoss) {
     loss->Add(SumOf<kWidth>(v->losses));
@@ -625,7 +543,7 @@ __device__ __forceinline__ void Visit(const Input<T>& input,
 
 /// kIsPeriodic: no element weights, and constants come again with each step.
 template <typename T, int kPass, int kWidth, bool kIsPeriodic>
-__global__ void __launch_bounds__(kThreads, BlocksAtOnce(kPass, kIsPeriodic))
+__global__ void __launch_bounds__(kThreads, BlocksAtOnce(kIsPeriodic))
     PassKernel(const Input<T> input, const Walk walk, T* grad,
                PassSums* block_sums) {
   const unsigned kUnroll = Unroll<T>::kVectors;
@@ -634,7 +552,7 @@ __global__ void __launch_bounds__(kThreads, BlocksAtOnce(kPass, kIsPeriodic))
   const unsigned thread = blockIdx.x * kThreads + threadIdx.x;
   Constants<T, kWidth> constants;
   if (kIsPeriodic) {
-    constants = MakeConstants<T, kWidth>(input, walk.head + thread * kWidth);
+    constants = MakeConstants<T, kWidth>(input, thread * kWidth);
     Round(&constants);
   }
   for (unsigned first = thread < walk.stride ? thread : walk.vectors;
@@ -644,7 +562,7 @@ __global__ void __launch_bounds__(kThreads, BlocksAtOnce(kPass, kIsPeriodic))
     for (unsigned k = 0; k < kUnroll; ++k) {
       const unsigned v = first + k * walk.stride;
       if (v < walk.vectors) {
-        const unsigned i = walk.head + v * kWidth;
+        const unsigned i = v * kWidth;
         vectors[k].x = Read<T, kWidth>(input.scores + i);
         vectors[k].t = Read<T, kWidth>(input.targets + i);
       }
@@ -653,29 +571,27 @@ __global__ void __launch_bounds__(kThreads, BlocksAtOnce(kPass, kIsPeriodic))
     for (unsigned k = 0; k < kUnroll; ++k) {
       const unsigned v = first + k * walk.stride;
       if (v < walk.vectors) {
-        const unsigned i = walk.head + v * kWidth;
+        const unsigned i = v * kWidth;
         vectors[k].weight = Same<T, kWidth>(1);
         if (!kIsPeriodic) {
           constants = MakeConstants<T, kWidth>(input, i);
-          vectors[k].weight =
-              Weigh(input, i, walk.is_weight_aligned, &constants);
+          vectors[k].weight = Weigh(input, i, &constants);
           Round(&constants);
         }
         Visit<kPass>(input, constants, &vectors[k], &loss, &sums);
         if (kPass & kGradient) {
-          Write(vectors[k].grad, grad + i, walk.is_grad_aligned);
+          Write(vectors[k].grad, grad + i);
         }
       }
     }
   }
   if (thread < walk.edges) {
-    const unsigned i =
-        thread < walk.head ? thread : input.count - walk.edges + thread;
+    const unsigned i = input.count - walk.edges + thread;
     Vector<T, 1> edge;
     edge.x = Read<T, 1>(input.scores + i);
     edge.t = Read<T, 1>(input.targets + i);
     Constants<T, 1> edge_constants = MakeConstants<T, 1>(input, i);
-    edge.weight = Weigh(input, i, true, &edge_constants);
+    edge.weight = Weigh(input, i, &edge_constants);
     Round(&edge_constants);
     Visit<kPass>(input, edge_constants, &edge, &loss, &sums);
     if (kPass & kGradient) {
@@ -704,23 +620,10 @@ __global__ void __launch_bounds__(kFinishThreads)
   }
 }
 
-template <typename T>
-Walk MakeWalk(const Elements<T>& elements, unsigned width, const T* grad) {
-  const unsigned count = static_cast<unsigned>(elements.count);
-  const unsigned offset = Misalignment(elements.scores) % width;
-  Walk walk;
-  walk.head = std::min(offset ? width - offset : 0, count);
-  walk.vectors = (count - walk.head) / width;
-  walk.edges = count - walk.vectors * width;
-  walk.stride = Threads(walk.vectors);
-  walk.is_weight_aligned = Misalignment(elements.weight.data) % width == offset;
-  walk.is_grad_aligned = Misalignment(grad) % width == offset;
-  return walk;
-}
-
-template <typename T, int kPass, int kWidth, bool kIsPeriodic>
+template <typename T, int kPass, bool kIsPeriodic>
 unsigned Launch(const Input<T>& input, const Walk& walk, T* grad,
                 PassSums* block_sums) {
+  const int kWidth = Width<T>();
   const unsigned blocks = Blocks(walk.stride);
   PassKernel<T, kPass, kWidth, kIsPeriodic>
       // NOLINT_NEXT_LINE(whitespace/operators)
@@ -733,22 +636,20 @@ template <typename T, int kPass>
 unsigned StartPass(const Elements<T>& elements, double scale, T* grad,
                    PassSums* block_sums) {
   const Input<T> input = MakeInput(elements, scale);
-  if (Misalignment(elements.scores) != Misalignment(elements.targets)) {
-    return Launch<T, kPass, 1, false>(input, MakeWalk(elements, 1, grad), grad,
-                                      block_sums);
-  }
-  const unsigned kWidth = kVectorBytes / sizeof(T);
-  Walk walk = MakeWalk(elements, kWidth, grad);
+  Walk walk;
+  walk.vectors = input.count / Width<T>();
+  walk.edges = input.count % Width<T>();
+  walk.stride = Threads(walk.vectors);
   // The least step that is a whole number of periods, in vectors.
   std::size_t step = Period(elements);
-  for (unsigned width = kWidth; step % 2 == 0 && width > 1; width /= 2) {
+  for (unsigned width = Width<T>(); step % 2 == 0 && width > 1; width /= 2) {
     step /= 2;
   }
   if (step == 0 || step > walk.stride) {
-    return Launch<T, kPass, kWidth, false>(input, walk, grad, block_sums);
+    return Launch<T, kPass, false>(input, walk, grad, block_sums);
   }
   walk.stride -= walk.stride % static_cast<unsigned>(step);
-  return Launch<T, kPass, kWidth, true>(input, walk, grad, block_sums);
+  return Launch<T, kPass, true>(input, walk, grad, block_sums);
 }
 
 /// Runs a pass that sums, and waits for the sums.
@@ -786,9 +687,9 @@ __device__ __forceinline__ void AddTargets(const Pack<T, kWidth>& t,
                                            T ignore_label, TargetSums* sums) {
 #pragma unroll
   for (int l = 0; l < kWidth; ++l) {
-    if (!(t.lane[l] == ignore_label)) {
-      sums->positives += t.lane[l];
-      sums->negatives += 1. - t.lane[l];
+    if (!IsEqual(t.lane[l], ignore_label)) {
+      sums->positives += ToDouble(t.lane[l]);
+      sums->negatives += 1. - ToDouble(t.lane[l]);
     }
   }
 }
@@ -901,12 +802,6 @@ int LossGpu(const Elements<T>& elements, double scale, void* workspace,
 }
 
 template <typename T>
-int LossAndGradientGpu(const Elements<T>& elements, double scale,
-                       void* workspace, LossSums* sums, T* grad) {
-  return RunPass<T, kLoss | kGradient>(elements, scale, grad, workspace, sums);
-}
-
-template <typename T>
 int GradientGpu(const Elements<T>& elements, double scale, T* grad) {
   if (elements.count > 0) {
     StartPass<T, kGradient>(elements, scale, grad, NULL);
@@ -954,9 +849,6 @@ int BalanceGpu(const Elements<T>& elements, void* workspace, double* balance) {
                           void* workspace, LossSums* sums);                \
   template int GradientGpu<T>(const Elements<T>& elements, double scale,   \
                               T* grad);                                    \
-  template int LossAndGradientGpu<T>(const Elements<T>& elements,          \
-                                     double scale, void* workspace,        \
-                                     LossSums* sums, T* grad);             \
   template int BalanceGpu<T>(const Elements<T>& elements, void* workspace, \
                              double* balance)
 
