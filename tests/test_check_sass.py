@@ -97,6 +97,15 @@ def test_another_reciprocal_is_refused(check, name, code, is_right):
     assert (not list(check.reciprocal_findings(kernels))) == is_right
 
 
+@pytest.mark.parametrize(
+    ("code", "is_same"), [("FADD FMUL", True), ("FADD.FTZ FMUL", False), ("FADD", False)]
+)
+def test_what_fast_math_changes_is_refused(check, code, is_same):
+    kernels = [Kernel(NAME, code=["FADD", "FMUL"])]
+    found = list(check.fast_math_findings(kernels, [Kernel(NAME, code=code.split())]))
+    assert found == [f"{NAME} has other instructions under --use_fast_math"] * (not is_same)
+
+
 def test_good_code_has_no_findings(check):
     assert list(check.findings(read(check))) == []
 

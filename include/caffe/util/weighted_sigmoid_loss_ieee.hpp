@@ -110,7 +110,8 @@ WEIGHTED_SIGMOID_LOSS_HOST_DEVICE T Round(double a) {
   return static_cast<T>(a);
 }
 
-#ifdef __CUDA_ARCH__
+// In clang, PTX would keep loops from being unrolled.
+#if defined(__CUDA_ARCH__) && defined(__NVCC__)
 
 #define WEIGHTED_SIGMOID_LOSS_UNARY(name, ptx)            \
   WEIGHTED_SIGMOID_LOSS_HOST_DEVICE float name(float a) { \
@@ -151,14 +152,6 @@ WEIGHTED_SIGMOID_LOSS_HOST_DEVICE float Fma(float a, float b, float c) {
   return result;
 }
 
-WEIGHTED_SIGMOID_LOSS_HOST_DEVICE float Reciprocal(float a) {
-  // What __frcp_rn does for such a, without its branch for others, in which it
-  // calls a function: that kept the compiler from interleaving elements.
-  float approximate;
-  asm("rcp.approx.ftz.f32 %0, %1;" : "=f"(approximate) : "f"(a));
-  return Fma(approximate, Fma(Negative(a), approximate, 1.f), approximate);
-}
-
 WEIGHTED_SIGMOID_LOSS_HOST_DEVICE double ToDouble(float a) {
   double result;
   asm("cvt.f64.f32 %0, %1;" : "=d"(result) : "f"(a));
@@ -179,18 +172,31 @@ WEIGHTED_SIGMOID_LOSS_HOST_DEVICE float Abs(float a) {
 }
 
 WEIGHTED_SIGMOID_LOSS_HOST_DEVICE float Fma(float a, float b, float c) {
-#ifdef WEIGHTED_SIGMOID_LOSS_FMA
+#if defined(__CUDA_ARCH__)
+  return __fmaf_rn(a, b, c);
+#elif defined(WEIGHTED_SIGMOID_LOSS_FMA)
   return __builtin_fmaf(a, b, c);
 #else
   return a * b + c;
 #endif
 }
 
-WEIGHTED_SIGMOID_LOSS_HOST_DEVICE float Reciprocal(float a) { return 1.f / a; }
-
 WEIGHTED_SIGMOID_LOSS_HOST_DEVICE double ToDouble(float a) { return a; }
 
 #endif
+
+/// 1 / a for a in [1, 2]. NaN for NaN.
+WEIGHTED_SIGMOID_LOSS_HOST_DEVICE float Reciprocal(float a) {
+#ifdef __CUDA_ARCH__
+  // What __frcp_rn does for such a, without its branch for others, in which it
+  // calls a function: that kept the compiler from interleaving elements.
+  float approximate;
+  asm("rcp.approx.ftz.f32 %0, %1;" : "=f"(approximate) : "f"(a));
+  return Fma(approximate, Fma(Negative(a), approximate, 1.f), approximate);
+#else
+  return 1.f / a;
+#endif
+}
 
 template <typename To, typename From>
 WEIGHTED_SIGMOID_LOSS_HOST_DEVICE To BitCast(From from) {
