@@ -26,6 +26,7 @@ from _common import ROOT, fail
 
 SOURCE = ROOT / "build" / "source" / "caffe"
 SCRIPTS = ROOT / "scripts"
+LAUNCHER = ROOT / "python" / "weighted-loss"
 # Debian's folders alone: pyenv's and conda's hold other compilers, libraries and Pythons.
 PATH = "/usr/sbin:/usr/bin:/sbin:/bin"
 FOREIGN = re.compile(r"PYTHON|CONDA|CMAKE_PREFIX_PATH|LD_LIBRARY_PATH|LIBRARY_PATH|C.*INCLUDE_PATH")
@@ -176,15 +177,20 @@ class Build:
         replaced = self.folder / "install.replaced"
         shutil.rmtree(partial, ignore_errors=True)
         self.run(["cmake", "--install", self.cmake, "--prefix", partial])
-        # The article's Python layer and its package, beside pycaffe.
-        caches = shutil.ignore_patterns("__pycache__")
-        shutil.copytree(ROOT / "python", partial / "python", ignore=caches, dirs_exist_ok=True)
+        self.install_python(partial)
         (partial / "installed").write_text(key)
         shutil.rmtree(replaced, ignore_errors=True)
         if self.install.exists():
             self.install.rename(replaced)
         partial.rename(self.install)
         shutil.rmtree(replaced, ignore_errors=True)
+
+    def install_python(self, prefix):
+        """The article's Python layer and the tools, beside pycaffe, and the tools' launcher."""
+        (prefix / "bin").mkdir(exist_ok=True)
+        shutil.copy(LAUNCHER, prefix / "bin")
+        others = shutil.ignore_patterns(LAUNCHER.name, "CMakeLists.txt", "*.cpp", "__pycache__")
+        shutil.copytree(ROOT / "python", prefix / "python", ignore=others, dirs_exist_ok=True)
 
     def run(self, argv, show=None):
         """Run a command with its output in the log, each line also given to SHOW."""

@@ -36,12 +36,12 @@ def caffe_bin(caffe_install):
 
 
 @pytest.fixture
-def package_command(monkeypatch, capfd):
-    """Run a command of the package in this process; return its exit status, output and errors."""
-    from weighted_sigmoid_loss import __main__
+def tools_command(monkeypatch, capfd):
+    """Run one of the tools in this process; return its exit status, output and errors."""
+    from weighted_loss_tools import __main__
 
     def run(*arguments):
-        monkeypatch.setattr(sys, "argv", ["weighted_sigmoid_loss", *map(str, arguments)])
+        monkeypatch.setattr(sys, "argv", ["weighted-loss", *map(str, arguments)])
         capfd.readouterr()  # Caffe's log of what the test itself has run
         status = __main__.main()
         return status, *capfd.readouterr()

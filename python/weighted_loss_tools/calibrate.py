@@ -14,8 +14,9 @@ from pathlib import Path
 
 import numpy as np
 
+from weighted_sigmoid_loss.errors import Failed, Refused
+
 from .deploy import deploy_net
-from .errors import Failed, Refused
 from .prototxt import (
     NATIVE,
     PARAMETER,

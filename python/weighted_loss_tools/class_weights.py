@@ -11,11 +11,12 @@ from pathlib import Path
 
 import numpy as np
 
-from . import schemes
+from weighted_sigmoid_loss import schemes
+from weighted_sigmoid_loss.errors import Refused
+from weighted_sigmoid_loss.param_str import FLOAT_MAX
+
 from .counts import MOST_CLASSES, count
-from .errors import Refused
 from .labels import open_labels
-from .param_str import FLOAT_MAX
 from .prototxt import PARAMETER, caffe_messages, included, parse, read_text, readable
 
 # A scheme's function, and the option that it takes.

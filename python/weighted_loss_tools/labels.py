@@ -10,7 +10,8 @@ from pathlib import Path
 
 import numpy as np
 
-from .errors import Failed, Refused
+from weighted_sigmoid_loss.errors import Failed, Refused
+
 from .prototxt import caffe_messages
 
 PIECE = 1 << 20  # elements read at a time; but always a whole instance

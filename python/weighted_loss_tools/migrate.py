@@ -13,9 +13,10 @@ import sys
 import tempfile
 from pathlib import Path
 
+from weighted_sigmoid_loss.errors import Failed, Refused
+from weighted_sigmoid_loss.param_str import read_cls_weight
+
 from . import text_spans
-from .errors import Failed, Refused
-from .param_str import read_cls_weight
 from .prototxt import NATIVE, PARAMETER, messages, parse, read_bytes, readable, title
 
 ARTICLE = "SigmoidCrossEntropyWeightLossLayer"  # module and class

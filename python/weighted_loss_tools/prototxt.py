@@ -5,7 +5,7 @@ Texts here have a character for each byte of the file, whatever the encoding of 
 
 from pathlib import Path
 
-from .errors import Failed, Refused
+from weighted_sigmoid_loss.errors import Failed, Refused
 
 NATIVE = "SigmoidCrossEntropyWeightLoss"
 PARAMETER = "sigmoid_cross_entropy_weight_loss_param"
@@ -17,8 +17,8 @@ def caffe_messages():
         from caffe.proto import caffe_pb2
     except ImportError as error:
         raise Failed(
-            f"pycaffe is needed and cannot be imported ({error}): put the python folder of a built "
-            "Caffe, such as build/cpu/install/python, on PYTHONPATH"
+            f"pycaffe is needed and cannot be imported ({error}): run "
+            "build/cpu/install/bin/weighted-loss, which has its own"
         ) from None
     return caffe_pb2
 
@@ -29,7 +29,7 @@ def messages():
     if PARAMETER not in caffe_pb2.LayerParameter.DESCRIPTOR.fields_by_name:
         raise Failed(
             f"the Caffe in {Path(caffe_pb2.__file__).parent} has no layer {NATIVE}: put it in with "
-            "scripts/apply.py, or put the python folder of a Caffe that has it on PYTHONPATH"
+            "scripts/apply.py, or run build/cpu/install/bin/weighted-loss"
         )
     return caffe_pb2
 

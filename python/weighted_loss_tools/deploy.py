@@ -1,6 +1,7 @@
 """The net to deploy: that which was trained, with inputs for its data and Sigmoid for its loss."""
 
-from .errors import Refused
+from weighted_sigmoid_loss.errors import Refused
+
 from .prototxt import included, messages, readable
 
 # Layers without bottoms that are part of the net; any other is a source of data.
