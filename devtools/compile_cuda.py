@@ -10,7 +10,7 @@ import tempfile
 from pathlib import Path
 
 import cuda_toolkit
-from _common import ROOT, fail, run
+from _common import ROOT, Failure, program, run
 from build import Build, only_one, script
 
 ARCHITECTURES = ["75", "90", "120"]
@@ -31,7 +31,9 @@ def caffe_tree():
 def sources():
     """Our CUDA files."""
     found = [path for folder in FOLDERS for path in sorted((ROOT / folder).glob("*.cu"))]
-    return found or fail("no .cu file under " + " and ".join(FOLDERS))
+    if not found:
+        raise Failure("no .cu file under " + " and ".join(FOLDERS))
+    return found
 
 
 def caffe_headers(tree, scratch):
@@ -78,4 +80,4 @@ def main():
 
 
 if __name__ == "__main__":
-    main()
+    program(main)

@@ -19,7 +19,7 @@ import tarfile
 from pathlib import Path
 
 import cuda_toolkit
-from _common import ROOT, fail, run
+from _common import ROOT, Failure, program, run
 from build import Build
 
 BUILD = Build("gpu", jobs=1)
@@ -59,7 +59,7 @@ def architecture():
     """The one GPU that $CUDA_ARCH names."""
     named = os.environ.setdefault("CUDA_ARCH", "90")
     if not re.fullmatch(r"\d+a?", named):
-        fail(f"CUDA_ARCH is {named}, and a bundle is for one GPU, as in 90", 2)
+        raise Failure(f"CUDA_ARCH is {named}, and a bundle is for one GPU, as in 90", 2)
     return named
 
 
@@ -96,7 +96,7 @@ def loaded_libraries(files, folders):
             if kind := LEFT_OUT.fullmatch(name):
                 left_out |= {name} if kind[1] else set()
             elif path == "not found":
-                fail(f"{file.name} needs {name}, which is not on this machine")
+                raise Failure(f"{file.name} needs {name}, which is not on this machine")
             else:
                 found[name] = Path(path)
     return found, sorted(left_out)
@@ -135,18 +135,22 @@ def write_demo(folder):
         from blobs import write_hdf5
         from errors import DemoError
     except ImportError as error:
-        fail(f"{error}; run `make gpu-bundle`, which installs what the demo takes")
+        raise Failure(
+            f"{error}; run `make gpu-bundle`, which installs what the demo takes"
+        ) from None
     (folder / "data").mkdir(parents=True)
     net, without = DROPOUT.subn("", (DEMO / "net.prototxt").read_text(encoding="utf-8"))
     if without != 1:
-        fail("examples/fashion_mnist/net.prototxt has no layer dropout that can be left out")
+        raise Failure(
+            "examples/fashion_mnist/net.prototxt has no layer dropout that can be left out"
+        )
     (folder / "net.prototxt").write_text(net, encoding="utf-8")
     solver = (DEMO / "solver.prototxt").read_text(encoding="utf-8")
     (folder / "solver.prototxt").write_text(demo_solver(solver), encoding="utf-8")
     try:
         split = longtail.load_split(longtail.DATA_DIR, "test")
     except DemoError as error:
-        fail(str(error))
+        raise Failure(str(error)) from None
     every = max(1, len(split.train.labels) // DEMO_IMAGES)
     data = longtail.pick(split.train, slice(None, None, every))
     write_hdf5(folder / "data", "train-seed1", longtail.blobs(data))
@@ -196,7 +200,9 @@ def write_archive(bundle):
 def main():
     argparse.ArgumentParser(description=__doc__.splitlines()[0]).parse_args()
     if not (BUILD.install.exists() and BUILD.tests.exists()):
-        fail("there is no Caffe for it; run `make gpu-bundle`, or scripts/build.py gpu --tests")
+        raise Failure(
+            "there is no Caffe for it; run `make gpu-bundle`, or scripts/build.py gpu --tests"
+        )
     partial = BUNDLE.with_name(BUNDLE.name + ".partial")
     shutil.rmtree(partial, ignore_errors=True)
     make_bundle(partial)
@@ -205,11 +211,8 @@ def main():
     size = write_archive(BUNDLE)
     print(f"gpu_bundle: {ARCHIVE}, {size / (1 << 20):.1f} MiB, sm_{architecture()}")
     if size > LIMIT:
-        fail(f"{ARCHIVE.name} is larger than {LIMIT >> 20} MiB")
+        raise Failure(f"{ARCHIVE.name} is larger than {LIMIT >> 20} MiB")
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    except KeyboardInterrupt:
-        fail("interrupted", 130)
+    program(main)

@@ -25,7 +25,7 @@ import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from _common import ROOT, fail
+from _common import ROOT, Failure, program
 from runtest import read_gtest
 
 PASSED, FAILED, NOT_RUN = "passed", "FAILED", "not run"
@@ -115,7 +115,7 @@ class Libraries:
         for name in needed:
             place = next((folder for folder in folders if (folder / name).exists()), None)
             if not place:
-                fail(
+                raise Failure(
                     f"{name} is in none of {len(folders)} folders of Python's packages and CUDA "
                     "toolkits: install NVIDIA's package for it, or name its folder in "
                     "LD_LIBRARY_PATH",
@@ -158,7 +158,7 @@ class Bundle:
         try:
             self.manifest = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
         except (OSError, ValueError) as error:
-            fail(f"{folder} is no bundle of devtools/gpu_bundle.py: {error}", 2)
+            raise Failure(f"{folder} is no bundle of devtools/gpu_bundle.py: {error}", 2) from None
         self.libraries = Libraries(self.manifest["needs"], library_folders())
 
     def library_path(self, *own):
@@ -364,9 +364,9 @@ def describe_device(bundle):
     try:
         done = bundle.run("describe", [bundle.program("device"), "describe"], 60)
     except RunEnded:
-        fail("the run's time ended before the GPU answered")
+        raise Failure("the run's time ended before the GPU answered") from None
     if done.status != 0:
-        fail(f"no GPU that the bundle runs on: {done.last_line}", 2)
+        raise Failure(f"no GPU that the bundle runs on: {done.last_line}", 2)
     return dict(line.split(": ", 1) for line in done.text.splitlines() if ": " in line)
 
 
@@ -462,7 +462,7 @@ def unpack(path, scratch):
         with tarfile.open(path) as archive:
             archive.extractall(scratch, **trust)
     except (OSError, tarfile.TarError) as error:
-        fail(f"cannot read {path}: {error}; `make gpu-bundle` makes it", 2)
+        raise Failure(f"cannot read {path}: {error}; `make gpu-bundle` makes it", 2) from None
     return folder
 
 
@@ -477,7 +477,4 @@ def main(argv=None):
 
 
 if __name__ == "__main__":
-    try:
-        sys.exit(main())
-    except KeyboardInterrupt:
-        fail("interrupted", 130)
+    program(main)

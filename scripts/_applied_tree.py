@@ -5,14 +5,17 @@ import json
 import os
 import shutil
 
-from _common import write_atomic
+from _common import Failure, write_atomic
 
 STATE = ".sigmoid_cross_entropy_weight_loss"
 FORMAT = 1
 
 
-class Refused(Exception):
+class Refused(Failure):
     """The tree, or what was asked, is nothing to go on with: it is left as it is."""
+
+    def __init__(self, message):
+        super().__init__(message, 2)
 
 
 def digest(data):

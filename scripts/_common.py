@@ -61,11 +61,6 @@ def _words(error):
     return f"{error.filename}: {words}" if error.filename else words
 
 
-def fail(message, status=1):
-    """Exit with one line; program() does that for a Failure."""
-    sys.exit(_tell(message, status))
-
-
 def write_atomic(path, data):
     """Write bytes so that PATH is at every moment the old file or the new one.
 
@@ -112,7 +107,7 @@ def run(argv, check=True, **keywords):
     try:
         done = subprocess.run(argv, **keywords)
     except OSError as error:
-        fail(f"cannot run {argv[0]}: {error.strerror}")
+        raise Failure(f"cannot run {argv[0]}: {error.strerror}") from None
     if check and done.returncode != 0:
-        fail(f"{' '.join(argv)} failed with status {done.returncode}")
+        raise Failure(f"{' '.join(argv)} failed with status {done.returncode}")
     return done

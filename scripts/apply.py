@@ -23,7 +23,6 @@ Exit status: 0 done (with --check: nothing to change), 1 failure (with --check: 
 """
 
 import argparse
-import os
 import re
 import sys
 from pathlib import Path
@@ -33,7 +32,7 @@ import _caffe_tree
 import _unified_diff
 from _applied_tree import AppliedTree, Refused
 from _caffe_tree import PROTO
-from _common import ROOT, fail, write_atomic
+from _common import ROOT, Failure, program, write_atomic
 from _uncommitted import Unknown, uncommitted
 
 OVERLAID = ["include/caffe", "src/caffe"]
@@ -45,19 +44,11 @@ SERIES = ROOT / "caffe_patch" / "series"
 def main():
     args = parse_arguments()
     try:
-        status = act(args)
-        sys.stdout.flush()
-    except Refused as error:
-        fail(str(error), 2)
-    except BrokenPipeError:
-        # Who reads the output, as `head`, has read enough: what there was to do was done before.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(1)
-    except KeyboardInterrupt:
-        fail("interrupted: run it again to finish, or with --remove to take it back", 130)
+        return act(args)
     except OSError as error:
-        fail(f"{error.filename or args.tree}: {error.strerror}", 2 if args.check else 1)
-    sys.exit(status)
+        if not args.check or isinstance(error, BrokenPipeError):
+            raise
+        raise Failure(f"{error.filename or args.tree}: {error.strerror}", 2) from None
 
 
 def parse_arguments():
@@ -219,4 +210,4 @@ def apply_series(tree, wanted):
 
 
 if __name__ == "__main__":
-    main()
+    program(main, "interrupted: run it again to finish, or with --remove to take it back")

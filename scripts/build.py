@@ -22,7 +22,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from _common import ROOT, fail
+from _common import ROOT, Failure, program
 
 SOURCE = ROOT / "build" / "source" / "caffe"
 SCRIPTS = ROOT / "scripts"
@@ -120,7 +120,7 @@ class Build:
         free = shutil.disk_usage(self.folder).free
         needed = DISK_NEEDED[self.variant]
         if free < needed:
-            fail(
+            raise Failure(
                 f"the disk of {self.folder} has {free / GIB:.1f} GiB free and the build needs "
                 f"{needed / GIB:.1f} GiB: free some space and run it again"
             )
@@ -133,7 +133,11 @@ class Build:
         partial = self.folder / "caffe.partial"
         for old in (partial, self.tree):
             shutil.rmtree(old, ignore_errors=True)
-        shutil.copytree(SOURCE, partial, symlinks=True)
+        try:
+            shutil.copytree(SOURCE, partial, symlinks=True)
+        except shutil.Error as error:
+            (_, target, why), *_ = error.args[0]
+            raise Failure(f"cannot copy to {target}: {why}") from None
         # PyPI's sdist lacks this file, which Caffe's CMake code includes and nothing of ours needs.
         examples = partial / "examples" / "CMakeLists.txt"
         examples.parent.mkdir(exist_ok=True)
@@ -209,7 +213,9 @@ class Build:
                     errors="replace",
                 )
             except FileNotFoundError:
-                fail(f"{argv[0]} is not installed; run without DEPS=off, or apt-get install it")
+                raise Failure(
+                    f"{argv[0]} is not installed; run without DEPS=off, or apt-get install it"
+                ) from None
             for line in process.stdout:
                 log.write(line)
                 lines.append(line)
@@ -219,7 +225,7 @@ class Build:
         if status != 0:
             self.report_failure(argv[0], status, lines)
 
-    def report_failure(self, program, status, lines):
+    def report_failure(self, name, status, lines):
         at = next((i for i, line in enumerate(lines) if line.startswith("FAILED:")), -25)
         # The line after FAILED is the compiler's command line, a screenful that says nothing.
         excerpt = [line for line in lines[at:] if len(line) < 500][:25]
@@ -227,7 +233,7 @@ class Build:
         text = "".join(lines)
         causes = (what for pattern, what in CAUSES if re.search(pattern, text, re.MULTILINE))
         cause = next(causes, "the lines above say why")
-        fail(f"{program} failed with status {status}: {cause} (all of it is in {self.log})")
+        raise Failure(f"{name} failed with status {status}: {cause} (all of it is in {self.log})")
 
 
 class Progress:
@@ -343,12 +349,4 @@ def main():
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    except KeyboardInterrupt:
-        fail("interrupted; the next run goes on from here", 130)
-    except shutil.Error as error:
-        (_, target, why), *_ = error.args[0]
-        fail(f"cannot copy to {target}: {why}")
-    except OSError as error:
-        fail(f"{error.filename or ROOT / 'build'}: {error.strerror}")
+    program(main, "interrupted; the next run resumes where this one stopped")

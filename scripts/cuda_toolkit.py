@@ -17,7 +17,7 @@ import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
-from _common import ROOT, fail
+from _common import ROOT, Failure, program
 from make_venv import make_venv
 
 WHEELS = ROOT / "build" / "cuda" / "wheels"
@@ -85,13 +85,13 @@ def machine_nvcc():
     places = [named] if named else ["nvcc", "/usr/local/cuda/bin/nvcc"]
     found = next(filter(None, map(shutil.which, places)), None)
     if named and not found:
-        fail(f"{named} does not exist; CUDACXX names it", 2)
+        raise Failure(f"{named} does not exist; CUDACXX names it", 2)
     if not found:
         return None, DEFAULT_VERSION
     said = subprocess_output([found, "--version"])
     release = re.search(r"release (\d+\.\d+)", said or "")
     if not release:
-        fail(f"{found} is no nvcc" + ("; CUDACXX names it" if named else ""), 2)
+        raise Failure(f"{found} is no nvcc" + ("; CUDACXX names it" if named else ""), 2)
     if not builds(found, NVCC, suffix=".cu"):
         print(f"cuda_toolkit: {found} cannot build a program here, so it is not used", flush=True)
         return None, DEFAULT_VERSION
@@ -121,7 +121,7 @@ def install(version, parts, wheels):
     names = ", ".join(part.library for part in parts)
     major = version.split(".")[0]
     if int(major) < OLDEST_ON_PYPI:
-        fail(
+        raise Failure(
             f"CUDA {version} is here without {names}, and PyPI has that for CUDA {OLDEST_ON_PYPI} "
             "and later: install it from where that CUDA came from"
         )
@@ -160,16 +160,22 @@ def architectures(text, known):
         return ";".join(f"{n}" if n == PTX_ARCHITECTURE else f"{n}-real" for n in chosen)
     if text in ARCHITECTURE_WORDS:
         if text == "native" and not any(map(os.path.exists, GPU_DEVICES)):
-            fail("CUDA_ARCH=native, and this machine has no NVIDIA GPU: name one, as in 90", 2)
+            raise Failure(
+                "CUDA_ARCH=native, and this machine has no NVIDIA GPU: name one, as in 90", 2
+            )
         return text
     words = re.split(r"[;, ]+", text.strip())
     for word in words:
         number = ARCHITECTURE.fullmatch(word)
         if not number:
-            fail(f"CUDA_ARCH: {word} is no GPU architecture, as native, 90 or 80,90 are", 2)
+            raise Failure(
+                f"CUDA_ARCH: {word} is no GPU architecture, as native, 90 or 80,90 are", 2
+            )
         if known and int(number[1]) not in known:
             numbers = ", ".join(map(str, sorted(known)))
-            fail(f"CUDA_ARCH: this nvcc does not compile for {word}, only for {numbers}", 2)
+            raise Failure(
+                f"CUDA_ARCH: this nvcc does not compile for {word}, only for {numbers}", 2
+            )
     return ";".join(words)
 
 
@@ -208,4 +214,4 @@ def main():
 
 
 if __name__ == "__main__":
-    main()
+    program(main)

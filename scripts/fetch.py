@@ -12,7 +12,6 @@ refused tree differs, and those that git tracks although .gitignore names them.
 
 import argparse
 import contextlib
-import errno
 import fcntl
 import json
 import os
@@ -22,7 +21,7 @@ from pathlib import Path
 
 import _download
 import _unified_diff
-from _common import ROOT, fail
+from _common import ROOT, Failure, program
 from _git_tree import EXECUTABLE, FILE, NotATree, git_id, read, tree_id
 
 DATA = Path(__file__).resolve().parent / "caffe_source"
@@ -54,13 +53,7 @@ def main():
         help="where to put it (default: build/source/caffe)",
     )
     arguments = parser.parse_args()
-    try:
-        fetch(arguments.source, arguments.dest)
-    except OSError as error:
-        full = error.errno in (errno.ENOSPC, errno.EDQUOT)
-        fail(f"{error.filename or arguments.dest}: {error.strerror}" + "; make room" * full)
-    except KeyboardInterrupt:
-        fail("interrupted; the next run takes it up again", 130)
+    fetch(arguments.source, arguments.dest)
 
 
 def fetch(source, dest):
@@ -96,13 +89,13 @@ def named(source):
             raise NotATree(f"{source} holds no Caffe: there is no src/caffe/ in it")
         verify(files)
     except NotATree as error:
-        fail(error, 2)
+        raise Failure(error, 2) from None
     except Refused as error:
-        fail(
+        raise Failure(
             f"{source} is not upstream's Caffe {SOURCE['commit'][:7]}: {error}"
             " (to add the layer to a changed Caffe, run scripts/apply.py on it)",
             2,
-        )
+        ) from None
     return files
 
 
@@ -137,7 +130,7 @@ def found(folder):
         except (_download.Unavailable, NotATree, Refused) as error:
             reasons.append(f"{package['file']}: {error}")
             print(f"fetch: {reasons[-1]}", flush=True)
-    fail(f"no Caffe: {'; '.join(reasons)}; name a tree or tarball with CAFFE_SOURCE=PATH")
+    raise Failure(f"no Caffe: {'; '.join(reasons)}; name a tree or tarball with CAFFE_SOURCE=PATH")
 
 
 def debian(tarball):
@@ -197,4 +190,4 @@ def place(files, dest):
 
 
 if __name__ == "__main__":
-    main()
+    program(main)

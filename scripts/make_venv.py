@@ -13,7 +13,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from _common import fail
+from _common import Failure, program
 
 PYTHON = Path("/usr/bin/python3")
 STAMP = "complete"
@@ -27,7 +27,7 @@ def stamp_text(python, requirements):
             [python, "-I", "-c", ask], check=True, stdout=subprocess.PIPE
         ).stdout
     except (OSError, subprocess.CalledProcessError):
-        fail(f"{python} does not run; install it: apt-get install python3")
+        raise Failure(f"{python} does not run; install it: apt-get install python3") from None
     wanted = requirements.read_bytes() if requirements else b""
     return hashlib.sha256(version + wanted).hexdigest() + "\n"
 
@@ -57,7 +57,7 @@ def call(argv, remedy):
         full = any("No space left" in line for line in lines)
         print(done.stdout, file=sys.stderr, end="")
         words = " ".join(map(str, argv))
-        fail(f"{words} failed: {'the disk is full' if full else remedy}")
+        raise Failure(f"{words} failed: {'the disk is full' if full else remedy}")
 
 
 def main():
@@ -69,4 +69,4 @@ def main():
 
 
 if __name__ == "__main__":
-    main()
+    program(main)

@@ -9,13 +9,12 @@ The last line has the totals; exit status 0 means that all of them passed.
 import os
 import re
 import subprocess
-import sys
 import tempfile
 import xml.etree.ElementTree as ElementTree
 from collections import Counter
 from pathlib import Path
 
-from _common import ROOT, fail
+from _common import ROOT, Failure, program
 from _upstream_cases import upstream_cases
 from build import Build
 from make_venv import make_venv
@@ -31,9 +30,11 @@ CASE_END = re.compile(r"\[ +(OK|FAILED) +\] ([^\s,]+)")
 
 def cpp_tests(scratch):
     """Run the C++ tests; return {name: passed}. One that never ended has not passed."""
-    program = Build("cpu", jobs=1).tests
-    if not program.exists():
-        fail("the C++ tests are not built; run `make runtest`, or scripts/build.py cpu --tests")
+    tests = Build("cpu", jobs=1).tests
+    if not tests.exists():
+        raise Failure(
+            "the C++ tests are not built; run `make runtest`, or scripts/build.py cpu --tests"
+        )
     # They name their files relative to Caffe's top folder.
     (scratch / "src").symlink_to(CPU / "caffe" / "src")
     images = CPU / "caffe" / "examples" / "images"
@@ -45,15 +46,15 @@ def cpp_tests(scratch):
         run([python, TESTS / "stand_in_images.py", scratch / "examples" / "images"], scratch)
     log = CPU / "cpp_tests.log"
     with log.open("wb") as stream:
-        argv = [program, "--gtest_filter=-*GPU*", "--gtest_color=no"]
+        argv = [tests, "--gtest_filter=-*GPU*", "--gtest_color=no"]
         done = run(argv, scratch, stdout=stream, stderr=subprocess.STDOUT)
     results, excerpts = read_gtest(log.read_text(encoding="utf-8", errors="replace"))
     for name, excerpt in excerpts.items():
         print(f"--- {name}", *excerpt[-30:], sep="\n")
     failed = sum(not passed for passed in results.values())
     if done != 0 and not failed:
-        print(f"{program.name} ended with status {done}: see {log}")
-        results[program.name] = False
+        print(f"{tests.name} ended with status {done}: see {log}")
+        results[tests.name] = False
     return results
 
 
@@ -93,7 +94,7 @@ def python_tests(scratch, name, *arguments, python=None):
     argv = [python, "-m", "pytest", "--quiet", f"--junitxml={report}"]
     run([*argv, *arguments], scratch if name == "upstream" else ROOT)
     if not report.exists():
-        fail(f"pytest did not finish on the {name} tests; the lines above say why")
+        raise Failure(f"pytest did not finish on the {name} tests; the lines above say why")
     results = {}
     for number, case in enumerate(ElementTree.parse(report).iter("testcase")):
         outcome = {child.tag for child in case}
@@ -168,7 +169,7 @@ def main():
         python = installed_wheel()
         suites["Python, the package's"] = python_tests(scratch, "package", *options, python=python)
     print()
-    sys.exit(0 if table(suites) else 1)
+    return 0 if table(suites) else 1
 
 
 def heading(text):
@@ -176,7 +177,4 @@ def heading(text):
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    except KeyboardInterrupt:
-        fail("interrupted", 130)
+    program(main)

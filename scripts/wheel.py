@@ -11,7 +11,7 @@ import shutil
 import subprocess
 from pathlib import Path
 
-from _common import ROOT, fail, run
+from _common import ROOT, Failure, program, run
 from make_venv import make_venv
 
 REQUIREMENTS = ROOT / "scripts" / "wheel_requirements.txt"
@@ -61,7 +61,7 @@ def quietly(argv, environment=None):
     )
     if done.returncode != 0:
         print(done.stdout, end="", flush=True)
-        fail(f"{' '.join(argv)} failed with status {done.returncode}")
+        raise Failure(f"{' '.join(argv)} failed with status {done.returncode}")
 
 
 def main():
@@ -77,7 +77,7 @@ def main():
     others = parser.parse_args().install
     for python in others:
         if not python.exists():
-            fail(f"{python} is not there", 2)
+            raise Failure(f"{python} is not there", 2)
     installed_wheel()
     (wheel,) = WHEELS.glob("*.whl")
     for python in others:
@@ -85,7 +85,4 @@ def main():
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    except KeyboardInterrupt:
-        fail("interrupted; run it again", 130)
+    program(main)

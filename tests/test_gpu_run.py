@@ -12,6 +12,7 @@ import pytest
 
 import gpu_bundle
 import gpu_run
+from _common import Failure
 
 DESCRIBE = """\
 [ "$1" = describe ] && printf 'name: Made-up GPU\\ndevices: 1\\n' && exit 0
@@ -74,8 +75,9 @@ def run(bundle, tmp_path, monkeypatch, capsys):
     def run(*arguments, path=bundle):
         try:
             status = gpu_run.main([str(path), "--output", str(output), *map(str, arguments)])
-        except SystemExit as stopped:
-            status = stopped.code
+        except Failure as failure:
+            status = failure.status
+            print(failure, file=sys.stderr)
         report = output / "results.json"
         found = json.loads(report.read_text())["results"] if report.exists() else []
         verdicts = {row["check"]: (row["verdict"], row["words"]) for row in found}
@@ -324,9 +326,9 @@ def test_libraries_that_are_carried(tmp_path, monkeypatch):
     assert sorted(found) == ["libcaffe.so.1.0.0", "libcudart.so.13"]
     assert left_out == ["libcublas.so.13", "libnccl.so.2"]
     (tmp_path / "said").write_text("\tlibhdf5.so.103 => not found\n")
-    with pytest.raises(SystemExit) as stop:
+    with pytest.raises(Failure) as stop:
         gpu_bundle.loaded_libraries([tmp_path / "caffe"], [])
-    assert stop.value.code == 1
+    assert stop.value.status == 1
 
 
 def test_demo_is_trained_without_dropout_and_tests(tmp_path):
@@ -340,17 +342,16 @@ def test_demo_is_trained_without_dropout_and_tests(tmp_path):
 
 
 @pytest.mark.parametrize("named", ["native", "80,90", "sm_90"])
-def test_bundle_is_for_one_gpu(monkeypatch, capsys, named):
+def test_bundle_is_for_one_gpu(monkeypatch, named):
     monkeypatch.setenv("CUDA_ARCH", named)
-    with pytest.raises(SystemExit) as stop:
+    with pytest.raises(Failure) as stop:
         gpu_bundle.architecture()
-    assert stop.value.code == 2
-    assert f"CUDA_ARCH is {named}, and a bundle is for one GPU" in capsys.readouterr().err
+    assert stop.value.status == 2
+    assert f"CUDA_ARCH is {named}, and a bundle is for one GPU" in str(stop.value)
 
 
-def test_bundle_that_was_not_built(monkeypatch, tmp_path, capsys):
+def test_bundle_that_was_not_built(monkeypatch, tmp_path):
     monkeypatch.setattr("sys.argv", ["gpu_bundle.py"])
     monkeypatch.setattr(gpu_bundle, "BUILD", gpu_bundle.Build("gpu", 1, tmp_path / "none"))
-    with pytest.raises(SystemExit):
+    with pytest.raises(Failure, match="run `make gpu-bundle`"):
         gpu_bundle.main()
-    assert "run `make gpu-bundle`" in capsys.readouterr().err
