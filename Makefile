@@ -17,8 +17,9 @@ SOURCE = $(if $(CAFFE_SOURCE),--source "$(CAFFE_SOURCE)")
 FETCH = $(PYTHON) scripts/fetch.py $(SOURCE)
 BUILD = $(PYTHON) scripts/build.py $(SOURCE) $(if $(JOBS),--jobs "$(JOBS)")
 PACKAGES = $(PYTHON) scripts/install_packages.py
-# Maintainers' programs take modules from scripts/.
+# Maintainers' programs and the examples take modules from scripts/.
 DEVTOOL = PYTHONPATH=scripts $(PYTHON)
+EXAMPLE = PYTHONPATH=scripts:build/cpu/install/python $(VENV)/bin/python -m examples
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
@@ -35,13 +36,13 @@ demo: ## train on long-tailed Fashion-MNIST with and without class weights: buil
 	$(PACKAGES) build demo
 	$(BUILD) cpu
 	$(PYTHON) scripts/make_venv.py $(VENV)
-	$(VENV)/bin/python examples/fashion_mnist/demo.py --install build/cpu/install --output build/demo
+	$(EXAMPLE).fashion_mnist --output build/demo
 
 edges: ## train on the edges of photographs with and without class_balance: build/edges
 	$(PACKAGES) build demo
 	$(BUILD) cpu
 	$(PYTHON) scripts/make_venv.py $(VENV)
-	$(VENV)/bin/python examples/edges/edges.py --install build/cpu/install --output build/edges
+	$(EXAMPLE).edges --output build/edges
 
 runtest: ## run all tests: upstream's and ours, C++ and Python
 	$(PACKAGES) build demo test
@@ -97,7 +98,7 @@ gpu-bundle: export CUDA_ARCH := $(or $(CUDA_ARCH),90)
 gpu-bundle: ## what devtools/gpu_run.py takes to a GPU: build/gpu-bundle.tar.gz
 	$(PACKAGES) build cuda demo
 	$(BUILD) gpu --tests
-	$(DEVTOOL) devtools/gpu_bundle.py
+	PYTHONPATH=scripts:. $(PYTHON) devtools/gpu_bundle.py
 
 lint: ## check the format and style of all files that are ours
 	$(PACKAGES) build

@@ -1,5 +1,7 @@
 """What the tests share: Caffe's unpatched source, and the Caffe that was built from it."""
 
+import os
+import subprocess
 import sys
 from pathlib import Path
 
@@ -33,6 +35,20 @@ def caffe_install():
 @pytest.fixture(scope="session")
 def caffe_bin(caffe_install):
     return caffe_install / "bin" / "caffe"
+
+
+@pytest.fixture(scope="session")
+def run_example(caffe_install):
+    """Run a module of examples as the Makefile does; install: whose Caffe it finds."""
+
+    def run(module, *arguments, install=caffe_install, start=subprocess.run, **keywords):
+        path = f"{ROOT / 'scripts'}:{install / 'python'}"
+        keywords = keywords or {"capture_output": True, "timeout": 600}
+        environment = {**os.environ, "PYTHONPATH": path}
+        argv = [sys.executable, "-m", module, *arguments]
+        return start(argv, cwd=ROOT, env=environment, text=True, **keywords)
+
+    return run
 
 
 @pytest.fixture

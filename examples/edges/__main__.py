@@ -1,4 +1,3 @@
-#!/usr/bin/env python3
 """Train a net to find edges in noisy photographs with and without class_balance, and report.
 
 `make edges` runs this. Into the output folder go the models with their prototxts and logs, the
@@ -9,10 +8,6 @@ or when something that it depends on has changed: prototxts, data, seed, or Caff
 import platform
 import sys
 from functools import partial
-from pathlib import Path
-
-sys.path.insert(1, str(Path(__file__).resolve().parent.parent / "common"))
-from errors import exit_on_error
 
 try:
     import google.protobuf
@@ -22,23 +17,22 @@ try:
     import scipy
     import skimage
 
-    import boundaries
-    import pictures
-    from blobs import score_batches
-    from caffe_install import CaffeInstall
-    from command_line import make_parser, parse
-    from edges_plot import plot
-    from edges_report import text
-    from networks import TITLES, prototxts, read_solver
-    from outputs import write_report
-    from seeds import summary
-    from trainer import Run, Trainer, prepare, run_folder, train_missing
+    from _common import program
+
+    from ..common import CaffeInstall, make_parser, parse, score_batches, summary, write_report
+    from ..trainer import Run, Trainer, prepare, run_folder, train_missing
+    from . import boundaries, pictures
+    from .networks import TITLES, prototxts, read_solver
+    from .plot import plot
+    from .report import text
 except ImportError as error:
-    sys.exit(
-        f"edges: {error}; run it in build/venv with the Debian packages python3-h5py "
+    print(
+        f"edges: {error}; run it as `make edges` does, with the Debian packages python3-h5py "
         "python3-matplotlib python3-numpy python3-protobuf python3-rich python3-scipy "
-        "python3-skimage"
+        "python3-skimage",
+        file=sys.stderr,
     )
+    sys.exit(2)
 
 
 def train(args, install, photographs, runs):
@@ -114,7 +108,7 @@ def make_report(trained_on, held_out, records, results, library):
 
 def main(argv=None):
     args = parse(make_parser(__doc__.splitlines()[0]), argv)
-    install = CaffeInstall(args.install, "edges")
+    install = CaffeInstall("edges")
     trained_on, held_out = pictures.split()
     runs = [Run(name, seed) for seed in range(1, 1 + args.seeds) for name in TITLES]
     records = train(args, install, trained_on, runs)
@@ -128,4 +122,4 @@ def main(argv=None):
 
 
 if __name__ == "__main__":
-    exit_on_error("edges", main)
+    program(main, "interrupted; what was finished is kept")

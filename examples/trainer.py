@@ -18,10 +18,13 @@ from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
 
 from google.protobuf import text_format
+from rich.console import Console
+from rich.progress import BarColumn, TaskProgressColumn, TextColumn, TimeRemainingColumn
+from rich.progress import Progress as Bar
 
-from errors import DemoError
-from outputs import write_json
-from progress import Progress
+from _common import Failure
+
+from .common import write_json
 
 LOSS = re.compile(r"Iteration (\d+)(?: \(.*\))?, loss = (\S+)")
 TESTING = re.compile(r"Iteration (\d+), Testing net")
@@ -110,6 +113,37 @@ def train_missing(trainer, keys, titles, write_data, retrain):
     return records
 
 
+class Progress:
+    """A bar on a terminal, and a line for each finished run. titles: {scheme: its words}."""
+
+    def __init__(self, runs, iterations, titles):
+        self.iterations, self.titles = iterations, titles
+        self.done = dict.fromkeys(runs, 0)
+        columns = (TextColumn("{task.description:48}"), BarColumn(), TaskProgressColumn())
+        console = Console(stderr=True, highlight=False)
+        self.bar = Bar(*columns, TimeRemainingColumn(), console=console, transient=True)
+        self.task = self.bar.add_task("training", total=len(runs) * iterations)
+
+    def __enter__(self):
+        self.bar.start()
+        return self
+
+    def __exit__(self, *_):
+        self.bar.stop()
+
+    def words(self, run):
+        return f"{self.titles[run.scheme]}, seed {run.seed}"
+
+    def on_iteration(self, run, iteration, loss):
+        self.done[run] = iteration
+        description = f"{self.words(run)}: loss {loss:.3f}"
+        self.bar.update(self.task, completed=sum(self.done.values()), description=description)
+
+    def on_finished(self, run, record):
+        self.done[run] = self.iterations
+        self.bar.console.print(f"trained {self.words(run)}: {record['seconds']:.0f} s")
+
+
 class Trainer:
     """Runs `caffe train` for several runs at a time; on a failure stops them all."""
 
@@ -144,7 +178,7 @@ class Trainer:
         seconds = round(time.monotonic() - started, 1)
         model = folder / f"partial_iter_{self.max_iter}.caffemodel"
         if not model.is_file():
-            raise DemoError(f"{folder.name}: training stopped early; run it again")
+            raise Failure(f"{folder.name}: training stopped early; run it again")
         os.replace(model, folder / "model.caffemodel")
         model.with_suffix(".solverstate").unlink()
         record = {
@@ -176,7 +210,7 @@ class Trainer:
             curves = read_log(tee(process.stderr, log), on_iteration)
         self.running.discard(process)
         if process.returncode != 0:
-            raise DemoError(f"{folder.name}: caffe train failed: {last_words(folder)}")
+            raise Failure(f"{folder.name}: caffe train failed: {last_words(folder)}")
         return curves
 
 

@@ -1,4 +1,3 @@
-#!/usr/bin/env python3
 """Train a network on long-tailed Fashion-MNIST with and without class weights, and report.
 
 `make demo` runs this. Into the output folder go the models with their prototxts and logs, the
@@ -11,10 +10,6 @@ import sys
 from functools import partial
 from pathlib import Path
 
-sys.path.insert(1, str(Path(__file__).resolve().parents[1] / "common"))
-sys.path.insert(2, str(Path(__file__).resolve().parents[2] / "python"))
-from errors import exit_on_error
-
 try:
     import google.protobuf
     import h5py
@@ -22,23 +17,26 @@ try:
     import numpy
     import sklearn
 
-    import longtail
-    from caffe_install import CaffeInstall
-    from calibration import evaluate_calibration
-    from command_line import make_parser, parse
-    from evaluate import evaluate
-    from outputs import write_report
-    from plot import plot
-    from report import text
-    from schemes import BETA, SCHEMES, class_weights
-    from scoring import probabilities, score_runs
-    from trainer import Run, Trainer, prepare, run_folder, train_missing
-    from training import max_iterations, prototxts
+    from _common import program
+
+    from ..common import CaffeInstall, make_parser, parse, write_report
+    from ..trainer import Run, Trainer, prepare, run_folder, train_missing
+    from . import longtail
+    from .calibration import evaluate_calibration
+    from .evaluate import evaluate
+    from .plot import plot
+    from .report import text
+    from .schemes import BETA, SCHEMES, class_weights
+    from .scoring import probabilities, score_runs
+    from .training import max_iterations, prototxts
 except ImportError as error:
-    sys.exit(
-        f"demo: {error}; run it in build/venv with the Debian packages python3-h5py "
-        "python3-matplotlib python3-numpy python3-protobuf python3-rich python3-sklearn"
+    print(
+        f"fashion_mnist: {error}; run it as `make demo` does, with the Debian packages "
+        "python3-h5py python3-matplotlib python3-numpy python3-protobuf python3-rich "
+        "python3-sklearn",
+        file=sys.stderr,
     )
+    sys.exit(2)
 
 # A seed for each training of a scheme; choices on the held-out split are made with others.
 FIRST_SEED = {"test": 1, "held-out": 101}
@@ -111,7 +109,7 @@ def make_report(split, records, scores, found, library):
 
 def main(argv=None):
     args = parse_arguments(argv)
-    install = CaffeInstall(args.install)
+    install = CaffeInstall()
     split = longtail.load_split(args.data, args.split)
     first = FIRST_SEED[args.split]
     runs = [Run(name, seed) for seed in range(first, first + args.seeds) for name in SCHEMES]
@@ -126,4 +124,4 @@ def main(argv=None):
 
 
 if __name__ == "__main__":
-    exit_on_error("demo", main)
+    program(main, "interrupted; what was finished is kept")

@@ -7,11 +7,11 @@ import matplotlib.pyplot as plt
 import numpy as np
 from skimage.morphology import dilation, skeletonize
 
-from boundaries import HALF, add, at, f_measure, precision, recall, ridges
-from edges_report import COLUMNS, leaf
-from networks import BALANCED, TITLES, UNBALANCED
-from outputs import save_figure
-from pictures import EDGE, PHOTONS, UNDECIDED, noisy
+from ..common import save_figure
+from .boundaries import HALF, add, at, f_measure, precision, recall, ridges
+from .networks import BALANCED, TITLES, UNBALANCED
+from .pictures import EDGE, PHOTONS, UNDECIDED, noisy
+from .report import COLUMNS, leaf
 
 COLORS = {UNBALANCED: "#7f7f7f", BALANCED: "#c8102e"}
 FIGURES = {name: COLUMNS[name] for name in ("F at 0.5", "ODS F", "OIS F", "AP")}

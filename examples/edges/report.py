@@ -2,9 +2,9 @@
 
 import statistics
 
-from boundaries import TOLERANCE
-from networks import BALANCED, UNBALANCED
-from seeds import cell
+from ..common import cell
+from .boundaries import TOLERANCE
+from .networks import BALANCED, UNBALANCED
 
 COLUMNS = {
     "F at 0.5": ("half", "f"),
