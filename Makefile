@@ -7,6 +7,7 @@ VENV := build/venv
 # make CAFFE_SOURCE=PATH: use this tree or tarball of upstream Caffe instead of fetching it
 # make DEPS=off: install no Debian packages
 # make JOBS=N: run N compilers at a time instead of what cores and memory allow
+# make DEVICE=gpu: measure on the GPU, with build/cuda, instead of the CPU (bench)
 # make CUDA_ARCH=90: compile for these GPUs, or "native", instead of all of today's
 
 # Another Python's settings and the user's own packages stay out of all of this.
@@ -17,6 +18,14 @@ SOURCE = $(if $(CAFFE_SOURCE),--source "$(CAFFE_SOURCE)")
 FETCH = $(PYTHON) scripts/fetch.py $(SOURCE)
 BUILD = $(PYTHON) scripts/build.py $(SOURCE) $(if $(JOBS),--jobs "$(JOBS)")
 PACKAGES = $(PYTHON) scripts/install_packages.py
+DEVICE := cpu
+DEVICES := cpu gpu
+$(if $(filter-out $(DEVICES),$(or $(DEVICE),none)),$(error DEVICE is $(DEVICE): it is one of $(DEVICES)))
+# Which Caffe the device takes, its packages, and that there is a GPU, before anything is installed.
+CAFFE_OF_cpu := cpu
+CAFFE_OF_gpu := cuda
+DEVICE_PACKAGES = $(filter cuda,$(CAFFE_OF_$(DEVICE)))
+REQUIRE_DEVICE = $(if $(filter gpu,$(DEVICE)),$(PYTHON) scripts/_gpu.py)
 # Maintainers' programs and the examples take modules from scripts/.
 DEVTOOL = PYTHONPATH=scripts $(PYTHON)
 EXAMPLE = PYTHONPATH=scripts:build/cpu/install/python $(VENV)/bin/python -m examples
@@ -73,12 +82,13 @@ forks: ## build a real fork of Caffe with the layer, and run our C++ tests in it
 	$(PACKAGES) build forks
 	$(DEVTOOL) devtools/forks.py $(if $(JOBS),--jobs "$(JOBS)")
 
-bench: ## measure against NumPy, PyTorch, JAX and upstream's layer on the CPU: build/bench
-	$(PACKAGES) build
-	$(BUILD) cpu
+bench: ## measure against NumPy, PyTorch, JAX and upstream's layer: build/bench
+	$(REQUIRE_DEVICE)
+	$(PACKAGES) build $(DEVICE_PACKAGES)
+	$(BUILD) $(CAFFE_OF_$(DEVICE))
 	$(PYTHON) scripts/make_venv.py build/bench-venv --requirements benchmarks/requirements.txt
 	$(PYTHON) scripts/wheel.py --install build/bench-venv/bin/python
-	build/bench-venv/bin/python benchmarks/cpu.py --install build/cpu/install --output build/bench
+	PYTHONPATH=scripts build/bench-venv/bin/python -m benchmarks --device $(DEVICE) --output build/bench/$(DEVICE)
 
 patch: ## write the layer as one patch on a stock Caffe tree: build/weighted_sigmoid_loss.patch
 	$(FETCH)

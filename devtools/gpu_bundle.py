@@ -29,7 +29,7 @@ PROGRAMS = {
     "nccl": "tests/gpu/nccl.cpp",
     "device": "tests/gpu/device.cu",
 }
-ADAPTER = "benchmarks/gpu_adapter.cpp"
+ADAPTER = "benchmarks/adapter.cpp"
 LIBRARIES = ["caffe", "protobuf", "glog", "boost_system", "boost_thread"]
 # glibc's own, which must be the machine's; its driver's; and what is too large to carry.
 GLIBC = r"ld-linux-x86-64|libc|libm|libmvec|libpthread|libdl|librt|libresolv|libutil|libanl"
@@ -81,7 +81,7 @@ def compile_all(toolkit, bundle):
     print(f"gpu_bundle: compiling {ADAPTER}", flush=True)
     # Python loads it: a path of its own that is also its libraries' leaves Python's alone.
     path = ["-Xlinker=--disable-new-dtags", "-Xlinker=-rpath=$ORIGIN"]
-    options = ["-shared", "-Xcompiler=-fPIC", f"-I{ROOT / 'benchmarks'}", *path]
+    options = ["-shared", "-Xcompiler=-fPIC", *path]
     compile_program(toolkit, ADAPTER, bundle / "lib" / "adapter.so", *options)
 
 

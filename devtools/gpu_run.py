@@ -323,18 +323,25 @@ def check_training(name, program, *arguments):
 
 
 def check_benchmark(bundle, report, quick):
-    argv = [sys.executable, ROOT / "benchmarks" / "gpu.py", "--bundle", bundle.folder]
-    argv += ["--driver", report["driver"]]
+    argv = [sys.executable, "-m", "benchmarks", "--device", "gpu"]
+    argv += ["--adapter", bundle.folder / "lib" / "adapter.so"]
+    argv += ["--commit", bundle.manifest["commit"]]
     argv += ["--output", bundle.logs / "benchmark", *(["--quick"] if quick else [])]
     environment = {
         **os.environ,
         # Not the bundle's folder, where the adapter looks anyway: Python has libraries of its own.
         "LD_LIBRARY_PATH": bundle.library_path(),
+        "PYTHONPATH": os.pathsep.join([str(ROOT / "scripts"), str(ROOT / "python")]),
         "PYTHONUNBUFFERED": "1",
         "TMPDIR": str(bundle.folder.parent),  # what it leaves behind where its time ends goes away
     }
     try:
-        return judged(bundle.run("benchmark", argv, 420, cwd=ROOT, environment=environment))
+        verdict, words = judged(bundle.run("benchmark", argv, 420, ROOT, environment))
+        if verdict == PASSED:
+            argv = [sys.executable, "-m", "benchmarks.bounds"]
+            argv += [bundle.logs / "benchmark" / "report.json"]
+            words = bundle.run("bounds", argv, 60, ROOT, environment).last_line
+        return verdict, words
     finally:  # what was measured before the run ended, too
         for name in ("report.json", "report.txt", "report.png"):
             if (bundle.logs / "benchmark" / name).exists():

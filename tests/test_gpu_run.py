@@ -139,11 +139,15 @@ def test_failure_is_counted_and_the_rest_goes_on(run, bundle, name, text, check,
 
 @pytest.fixture
 def benchmark(tmp_path, monkeypatch):
-    """Puts a shell script in the benchmark's place."""
-    monkeypatch.setattr(gpu_run, "ROOT", tmp_path)
-    monkeypatch.setattr(gpu_run.sys, "executable", "/bin/sh")
-    (tmp_path / "benchmarks").mkdir()
-    return (tmp_path / "benchmarks" / "gpu.py").write_text
+    """Puts a shell script in the place of the Python that runs the benchmark."""
+    python = tmp_path / "python"
+    monkeypatch.setattr(gpu_run.sys, "executable", str(python))
+
+    def write_script(text):
+        python.write_text(f"#!/bin/sh\n{text}\n")
+        python.chmod(0o755)
+
+    return write_script
 
 
 @pytest.mark.parametrize("check", ["golden", "benchmark"])
@@ -168,7 +172,7 @@ def test_driver_is_named(run, benchmark, tmp_path, monkeypatch, nvidia_smi, vers
     (tmp_path / "nvidia-smi").chmod(0o755)
     monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
     benchmark('echo "$*"')
-    assert f" --driver {version} " in run("--only", "benchmark")[1]["benchmark"][1]
+    run("--only", "benchmark")
     assert f"driver {version}," in (tmp_path / "out" / "summary.txt").read_text()
 
 

@@ -26,8 +26,10 @@ def scripts(root, document):
     return ours
 
 
-def output(*arguments):
-    done = subprocess.run([sys.executable, *arguments], capture_output=True, text=True, timeout=300)
+def output(*arguments, cwd=None):
+    done = subprocess.run(
+        [sys.executable, *arguments], cwd=cwd, capture_output=True, text=True, timeout=300
+    )
     assert done.returncode == 0, done.stderr
     return done.stdout
 
@@ -68,7 +70,7 @@ def test_table_of_parameters_is_the_signature(root, document):
 def digits(root):
     """(scores, loss or gradient): true value, PyTorch's and its right digits, ours and its."""
     pytest.importorskip("torch", reason="PyTorch is not installed")
-    return rows_of(output(root / "benchmarks" / "digits.py"))
+    return rows_of(output("-m", "benchmarks.digits", cwd=root))
 
 
 def rows_of(text):
