@@ -3,8 +3,8 @@
 // device. Links with libcaffe as any user of it does.
 
 #include <google/protobuf/text_format.h>
-#include <boost/shared_ptr.hpp>
 
+#include <boost/shared_ptr.hpp>
 #include <string>
 #include <vector>
 
