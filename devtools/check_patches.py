@@ -49,7 +49,7 @@ def check_patches(tree):
             yield f"{patch.name}: wants a title, an empty line and a reason above the diff"
         try:
             apply_strictly(data, tree, patched)
-        except _unified_diff.DiffError as error:
+        except Failure as error:
             yield f"{patch.name}: {error}"
 
 

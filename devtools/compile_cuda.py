@@ -9,9 +9,11 @@ import argparse
 import tempfile
 from pathlib import Path
 
+import apply
 import cuda_toolkit
+import fetch
 from _common import ROOT, Failure, program, run
-from build import Build, only_one, script
+from build import SOURCE, Build, only_one
 
 ARCHITECTURES = ["75", "90", "120"]
 FOLDERS = ["src/caffe/layers", "src/caffe/util"]
@@ -22,9 +24,9 @@ def caffe_tree():
     """Caffe with the layer, as `make cuda` builds it."""
     build = Build("cuda", jobs=1)
     with only_one(build.folder):
-        script("fetch.py")
+        fetch.fetch(None, SOURCE)
         build.copy_tree()
-        script("apply.py", build.tree, "--modernize")
+        apply.main([str(build.tree), "--modernize"])
     return build.tree
 
 

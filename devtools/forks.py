@@ -13,9 +13,10 @@ import subprocess
 import sysconfig
 
 import _download
-from _common import ROOT, Failure, program
+import apply
+from _common import ROOT, Failure, program, run
 from _real_trees import brocolli_9
-from build import Build, build_environment, default_jobs, only_one, positive, script
+from build import Build, build_environment, default_jobs, only_one, positive
 from runtest import TIMEOUT, read_gtest
 
 NAME = "brocolli-caffe 9.0.2"
@@ -66,8 +67,10 @@ def run_tests():
     tests = next(TREE.glob(".*_release/test/test_all.testbin"))
     log = FOLDER / "tests.log"
     with log.open("wb") as stream:
-        status = subprocess.run(
+        status = run(
             [tests, "--gtest_color=no", "--gtest_filter=-*GPU*"],
+            check=False,
+            remedy=f"see {log}",
             cwd=TREE,
             env=build_environment(),
             timeout=TIMEOUT,
@@ -100,7 +103,7 @@ def main():
     build = Build("forks", parser.parse_args().jobs)
     with only_one(FOLDER):
         fetch()
-        script("apply.py", TREE, "--modernize")
+        apply.main([str(TREE), "--modernize"])
         build.log.write_text("")
         make(build)
         report(*run_tests())

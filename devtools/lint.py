@@ -9,7 +9,7 @@ import argparse
 import os
 import subprocess
 
-from _common import ROOT, program
+from _common import ROOT, program, run
 from make_venv import PYTHON, make_venv
 
 CPP_LINT = ROOT / "build" / "source" / "caffe" / "scripts" / "cpp_lint.py"
@@ -51,8 +51,9 @@ def main():
     # cpp_lint uses a module that later Pythons warn of.
     environment = {**os.environ, "PYTHONWARNINGS": "ignore"}
     for name, argv in commands(parser.parse_args().fix):
-        done = subprocess.run(
+        done = run(
             argv,
+            check=False,
             cwd=ROOT,
             env=environment,
             stdout=subprocess.PIPE,

@@ -12,7 +12,7 @@ import re
 import subprocess
 import sys
 
-from _common import Failure, program
+from _common import Failure, program, run
 from build import Build
 from runtest import TIMEOUT, read_gtest
 
@@ -34,18 +34,17 @@ def run_tests(name):
     print(f"sanitize: {name}", flush=True)
     log = BUILD.folder / f"tests.{name}.log"
     with log.open("wb") as stream:
-        try:
-            status = subprocess.run(
-                [BUILD.tests, "--gtest_color=no"],
-                env={**os.environ, **OPTIONS, SET: name},
-                cwd=BUILD.tree,
-                timeout=TIMEOUT,
-                stdin=subprocess.DEVNULL,
-                stdout=stream,
-                stderr=subprocess.STDOUT,
-            ).returncode
-        except subprocess.TimeoutExpired:
-            raise Failure(f"not done after {TIMEOUT} s: see {log}") from None
+        status = run(
+            [BUILD.tests, "--gtest_color=no"],
+            check=False,
+            remedy=f"see {log}",
+            env={**os.environ, **OPTIONS, SET: name},
+            cwd=BUILD.tree,
+            timeout=TIMEOUT,
+            stdin=subprocess.DEVNULL,
+            stdout=stream,
+            stderr=subprocess.STDOUT,
+        ).returncode
     text = log.read_text(encoding="utf-8", errors="replace")
     results, _ = read_gtest(text)
     if status != 0 or not results or not all(results.values()):

@@ -22,6 +22,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import apply
+import fetch
 from _common import ROOT, Failure, program
 
 SOURCE = ROOT / "build" / "source" / "caffe"
@@ -306,13 +308,6 @@ def only_one(folder):
         yield
 
 
-def script(name, *arguments):
-    """Run another of our programs; it has said itself what went wrong."""
-    status = subprocess.run([sys.executable, SCRIPTS / name, *arguments]).returncode
-    if status != 0:
-        sys.exit(status)
-
-
 def positive(text):
     number = int(text)
     if number < 1:
@@ -323,7 +318,7 @@ def positive(text):
 def parse_arguments():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("variant", choices=sorted(CMAKE_ARGUMENTS))
-    parser.add_argument("--source", help="a tree or tarball of upstream Caffe to use")
+    parser.add_argument("--source", type=Path, help="a tree or tarball of upstream Caffe to use")
     parser.add_argument("--tests", action="store_true", help="build the C++ tests too")
     parser.add_argument(
         "--jobs", type=positive, default=default_jobs(), help="compilers at a time (%(default)s)"
@@ -336,10 +331,10 @@ def main():
     build = Build(arguments.variant, arguments.jobs)
     with only_one(build.folder):
         build.check_disk()
-        script("fetch.py", *(["--source", arguments.source] if arguments.source else []))
+        fetch.fetch(arguments.source, SOURCE)
         build.copy_tree()
         build.log.write_text("")
-        script("apply.py", build.tree, "--modernize")
+        apply.main([str(build.tree), "--modernize"])
         build.configure()
         if arguments.variant == "sanitize":
             build.compile([build.tests.name])

