@@ -1,5 +1,5 @@
 #!/usr/bin/python3
-"""Find the CUDA to build with, and say where it is.
+"""Find the CUDA to build with, and say where it is; find its libraries for what was built.
 
 That is the machine's own nvcc, cuBLAS, cuRAND and NCCL: nvcc from $CUDACXX, PATH or
 /usr/local/cuda. Whichever of them is missing comes from NVIDIA's packages on PyPI, in the version
@@ -13,11 +13,12 @@ import os
 import re
 import shutil
 import subprocess
+import sys
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
-from _common import ROOT, Failure, program
+from _common import ROOT, Failure, program, run
 from make_venv import make_venv
 
 WHEELS = ROOT / "build" / "cuda" / "wheels"
@@ -131,9 +132,8 @@ def install(version, parts, wheels):
     lines = [part.package.format(version=version, major=major) for part in parts]
     requirements.write_text("".join(f"{line}\n" for line in lines))
     make_venv(wheels, requirements)
-    prefixes = sorted(
-        path.parent for path in wheels.glob("lib/python3*/site-packages/nvidia/*/lib")
-    )
+    sites = wheels.glob("lib/python3*/site-packages")
+    prefixes = [path.parent for site in sites for path in package_folders(site)]
     for prefix in prefixes:
         complete(prefix)
     return prefixes
@@ -202,6 +202,67 @@ def cmake_arguments():
         f"-DCMAKE_EXE_LINKER_FLAGS={rpath}",
         f"-DCMAKE_SHARED_LINKER_FLAGS={rpath}",
     ]
+
+
+def environment(binary):
+    """The caller's environment, in which the built binary finds CUDA's libraries.
+
+    Where it finds them by itself, as what `make cuda` built here does, that is os.environ.
+    """
+    missing = unresolved(binary)
+    folders = library_folders()
+    found = {name: next((f for f in folders if (f / name).exists()), None) for name in missing}
+    lost = [name for name, folder in found.items() if not folder]
+    if lost:
+        raise Failure(
+            f"{', '.join(lost)}: in none of {len(folders)} folders of Python's packages and CUDA "
+            "toolkits; install NVIDIA's package for it, or name its folder in LD_LIBRARY_PATH",
+            2,
+        )
+    # The named folders last: the driver's may be known by them alone.
+    path = dict.fromkeys(map(str, [*found.values(), *named_folders()]))
+    return {**os.environ, "LD_LIBRARY_PATH": ":".join(path)} if found else dict(os.environ)
+
+
+def unresolved(binary):
+    """The names of the shared libraries that a program or library does not find."""
+    said = run(["ldd", binary], stdout=subprocess.PIPE, text=True).stdout
+    return list(dict.fromkeys(re.findall(r"^\s+(\S+) => not found", said, re.MULTILINE)))
+
+
+def named_folders():
+    """Those of LD_LIBRARY_PATH, whose empty parts are the folder that a program runs in."""
+    names = os.environ.get("LD_LIBRARY_PATH", "").split(":")
+    return [Path(name).absolute() for name in names if name]
+
+
+def library_folders():
+    """Where CUDA's libraries may lie: named, of Python's packages, of toolkits, of the system."""
+    sites = [*map(str, WHEELS.glob("lib/python3*/site-packages")), *filter(None, sys.path)]
+    sites += map(str, Path("/opt").glob("*/.venv/lib/python3*/site-packages"))
+    sites += map(str, Path("/usr").glob("*/lib/python3*/dist-packages"))
+    folders = [*named_folders(), *(path for site in sites for path in package_folders(Path(site)))]
+    inside = ("lib64", "targets/x86_64-linux/lib")
+    folders += [toolkit / name for toolkit in toolkits() for name in inside]
+    folders += [Path("/usr/lib/x86_64-linux-gnu"), Path("/usr/lib64")]
+    return [folder for folder in dict.fromkeys(folders) if folder.is_dir()]
+
+
+def package_folders(site):
+    """The library folders of NVIDIA's Python packages."""
+    return sorted(site.glob("nvidia/*/lib"))
+
+
+def toolkits():
+    return sorted(Path("/usr/local").glob("cuda*"), reverse=True)
+
+
+def compute_sanitizer():
+    """NVIDIA's program, of PATH, a toolkit or its own package; None where it is not there."""
+    places = [*(toolkit / "bin" for toolkit in toolkits())]
+    places += [path.parent for path in Path("/opt/nvidia").glob("**/compute-sanitizer")]
+    path = ":".join(map(str, places))
+    return shutil.which("compute-sanitizer") or shutil.which("compute-sanitizer", path=path)
 
 
 def main():

@@ -191,3 +191,54 @@ def test_installed_programs_find_the_packages(toolkit, monkeypatch, tmp_path):
     assert f"-DCMAKE_SHARED_LINKER_FLAGS={rpath}" in arguments
     assert f"-DCMAKE_PREFIX_PATH={tmp_path}/cu13;{tmp_path}/nccl" in arguments
     assert "-DCMAKE_CUDA_ARCHITECTURES=90" in arguments
+
+
+# CUDA's libraries, for what was built
+
+
+@pytest.fixture
+def needs(toolkit, tmp_path, monkeypatch):
+    """A program that ldd says to lack a library; the folders to look in are made up."""
+    ldd = tmp_path / "bin" / "ldd"
+    ldd.parent.mkdir()
+    ldd.write_text(
+        "#!/bin/sh\necho '\tlibm.so.6 => /lib/libm.so.6 (0x7f)'\n"
+        "echo '\tlibmade_up.so.1 => not found'\n"
+    )
+    ldd.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{ldd.parent}:/usr/bin:/bin")
+    monkeypatch.delenv("LD_LIBRARY_PATH", raising=False)
+    monkeypatch.setattr(toolkit, "WHEELS", tmp_path / "wheels")
+    monkeypatch.setattr(toolkit.sys, "path", [str(tmp_path / "site")])
+    monkeypatch.chdir(tmp_path)
+    return tmp_path / "program"
+
+
+@pytest.mark.parametrize(
+    "place", ["wheels/lib/python3.11/site-packages/nvidia/cu13/lib", "site/nvidia/nccl/lib"]
+)
+def test_library_of_a_package(toolkit, needs, tmp_path, place):
+    folder = tmp_path / place
+    folder.mkdir(parents=True)
+    (folder / "libmade_up.so.1").touch()
+    assert toolkit.environment(needs)["LD_LIBRARY_PATH"] == str(folder)
+
+
+def test_machines_own_folders_come_last(toolkit, needs, tmp_path, monkeypatch):
+    (tmp_path / "named").mkdir()
+    (tmp_path / "named" / "libmade_up.so.1").touch()
+    # An empty part is the folder that a program runs in.
+    monkeypatch.setenv("LD_LIBRARY_PATH", ":/driver:named:")
+    path = toolkit.environment(needs)["LD_LIBRARY_PATH"]
+    assert path == f"{tmp_path / 'named'}:/driver"
+
+
+def test_missing_library(toolkit, needs):
+    with pytest.raises(toolkit.Failure, match=r"libmade_up\.so\.1: in none of \d+ folders") as stop:
+        toolkit.environment(needs)
+    assert stop.value.status == 2
+
+
+def test_what_finds_its_libraries_keeps_the_environment(toolkit, monkeypatch):
+    monkeypatch.setenv("LD_LIBRARY_PATH", ":relative")
+    assert toolkit.environment(Path("/bin/sh")) == dict(os.environ)
