@@ -7,6 +7,7 @@ import sys
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+import cuda_toolkit
 from _common import Failure
 from benchmarks.devices import ROOT
 
@@ -37,8 +38,9 @@ def environment(device, threads, adapter, cache):
     # scripts/ has names that packages have, which libraries import.
     given = os.environ.get("PYTHONPATH", "").split(os.pathsep)
     folders = [folder for folder in given if folder and Path(folder).resolve() != SCRIPTS]
+    callers = cuda_toolkit.environment(adapter) if device.name == "gpu" else os.environ
     return {
-        **{k: v for k, v in os.environ.items() if not k.startswith(("OMP_", "GOMP_", "XLA_"))},
+        **{k: v for k, v in callers.items() if not k.startswith(("OMP_", "GOMP_", "XLA_"))},
         "BENCH_ADAPTER": str(adapter),
         "GLOG_minloglevel": "2",
         "OMP_NUM_THREADS": number,

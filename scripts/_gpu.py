@@ -16,7 +16,7 @@ COMPUTE_CAPABILITY_MAJOR, COMPUTE_CAPABILITY_MINOR = 75, 76
 
 
 def require_gpu():
-    """The first GPU that CUDA's programs see: strings by name, and `memory_bytes`.
+    """The first GPU that CUDA's programs see: strings by name, `memory_bytes`, `devices`.
 
     Raises Failure with status 2 where there is none.
     """
@@ -46,6 +46,7 @@ def require_gpu():
         "CUDA driver": f"{version.value // 1000}.{version.value % 1000 // 10}",
         "driver": driver_version(),
         "memory_bytes": memory.value,
+        "devices": count.value,
     }
 
 

@@ -7,8 +7,7 @@ build/VARIANT/cmake, and what is built is installed. build/VARIANT/install is at
 whole installation or absent. What the compiler prints goes to build/VARIANT/build.log.
 
 The variant sanitize is Caffe and our C++ tests under AddressSanitizer and
-UndefinedBehaviorSanitizer; it is not installed. The variant gpu is CUDA's as it is carried to a
-machine with a GPU, with little of what such a machine lacks (devtools/gpu_bundle.py).
+UndefinedBehaviorSanitizer; it is not installed.
 """
 
 import argparse
@@ -34,7 +33,7 @@ PATH = "/usr/sbin:/usr/bin:/sbin:/bin"
 FOREIGN = re.compile(r"PYTHON|CONDA|CMAKE_PREFIX_PATH|LD_LIBRARY_PATH|LIBRARY_PATH|C.*INCLUDE_PATH")
 GIB = 1 << 30
 # Measured: what a build from nothing takes, tests and installation included, and some room.
-DISK_NEEDED = {"cpu": GIB / 2, "cuda": 3 * GIB, "gpu": 2 * GIB, "sanitize": GIB / 2}
+DISK_NEEDED = {"cpu": GIB / 2, "cuda": 3 * GIB, "sanitize": GIB / 2}
 # The largest of Caffe's source files takes about this much to compile.
 MEMORY_A_JOB = 1.5 * GIB
 # Whatever they find ends the program. The assertions are libstdc++'s, of indices and the like.
@@ -65,10 +64,6 @@ def cuda_arguments():
     return cmake_arguments()
 
 
-def gpu_arguments():
-    return [*cuda_arguments(), *only_what_tests_use(), only_tests("*_loss*")]
-
-
 def sanitize_arguments():
     """A build type of its own has no -O3."""
     return [
@@ -97,7 +92,6 @@ def only_tests(upstream=None):
 CMAKE_ARGUMENTS = {
     "cpu": cpu_arguments,
     "cuda": cuda_arguments,
-    "gpu": gpu_arguments,
     "sanitize": sanitize_arguments,
 }
 
@@ -105,15 +99,38 @@ CMAKE_ARGUMENTS = {
 class Build:
     """The folders of one variant, and the steps that fill them, in order."""
 
-    def __init__(self, variant, jobs, folder=None):
+    def __init__(self, variant, jobs, folder=None, options=()):
+        """options: what CMake is told besides."""
         self.variant = variant
         self.jobs = jobs
+        self.options = options
         self.folder = folder or ROOT / "build" / variant
         self.tree = self.folder / "caffe"
         self.cmake = self.folder / "cmake"
         self.install = self.folder / "install"
         self.tests = self.cmake / "caffe" / "test" / "test.testbin"
+        self.programs = self.cmake / "tests"
         self.log = self.folder / "build.log"
+        # There where another machine built it (devtools/gpu_bundle.py), and what of.
+        self.prebuilt = self.folder / "bundle.json"
+
+    def make(self, source=None, tests=False):
+        """All of it; source: a tree or tarball of upstream Caffe to use."""
+        if self.prebuilt.exists():
+            print(f"build: {self.folder} was built elsewhere: {self.prebuilt} says of what")
+            return
+        with only_one(self.folder):
+            self.check_disk()
+            fetch.fetch(source, SOURCE)
+            self.copy_tree()
+            self.log.write_text("")
+            apply.main([str(self.tree), "--modernize"])
+            self.configure()
+            if self.variant == "sanitize":
+                self.compile([self.tests.name])
+                return
+            self.compile(["all", "test_programs"] if tests else ["all"])
+            self.install_built()
 
     def check_disk(self):
         """Say so before an hour's work, not after it."""
@@ -153,7 +170,7 @@ class Build:
         not notice a new one.
         """
         arguments = [f"-DCAFFE_TREE={self.tree}", f"-DCMAKE_INSTALL_PREFIX={self.install}"]
-        arguments += CMAKE_ARGUMENTS[self.variant]()
+        arguments += [*CMAKE_ARGUMENTS[self.variant](), *self.options]
         names = [str(path) for path in files_in(self.tree / "include", self.tree / "src")]
         key = digest([*arguments, *names])
         stamp = self.cmake / "configured"
@@ -328,19 +345,7 @@ def parse_arguments():
 
 def main():
     arguments = parse_arguments()
-    build = Build(arguments.variant, arguments.jobs)
-    with only_one(build.folder):
-        build.check_disk()
-        fetch.fetch(arguments.source, SOURCE)
-        build.copy_tree()
-        build.log.write_text("")
-        apply.main([str(build.tree), "--modernize"])
-        build.configure()
-        if arguments.variant == "sanitize":
-            build.compile([build.tests.name])
-            return
-        build.compile(["all", build.tests.name] if arguments.tests else ["all"])
-        build.install_built()
+    Build(arguments.variant, arguments.jobs).make(arguments.source, arguments.tests)
 
 
 if __name__ == "__main__":

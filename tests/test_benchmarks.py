@@ -200,6 +200,7 @@ GPU_DESCRIBED = {
     "CUDA driver": "13.0",
     "driver": "580.95.05",
     "memory_bytes": stand_in_gpu.MEMORY,
+    "devices": 1,
 }
 
 

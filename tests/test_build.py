@@ -244,6 +244,14 @@ def test_no_venv_module(tmp_path):
     assert not (tmp_path / "venv" / make_venv.STAMP).exists()
 
 
+def test_what_another_machine_built_is_left_alone(tmp_path, monkeypatch):
+    monkeypatch.setattr(build.fetch, "fetch", None)
+    made = build.Build("cuda", 1, tmp_path)
+    made.prebuilt.touch()
+    made.make(tests=True)
+    assert [path.name for path in tmp_path.iterdir()] == ["bundle.json"]
+
+
 def test_bundle_for_a_gpu_has_our_tests_and_upstreams_of_losses(pristine):
     names = set(build.only_tests("*_loss*").split("=")[1].split(","))
     ours = {path.stem for path in (ROOT / "src" / "caffe" / "test").glob("test_*.cpp")}
