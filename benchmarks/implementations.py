@@ -83,10 +83,9 @@ class FrontNumpy(InPython):
     """Our package on NumPy arrays, the gradient's among them."""
 
     def __init__(self):
-        import weighted_sigmoid_loss
-        from weighted_sigmoid_loss import _kernel
+        from weighted_sigmoid_loss import _kernel, numpy
 
-        self.package, self.kernel = weighted_sigmoid_loss, _kernel
+        self.package, self.kernel = numpy, _kernel
 
     def describe(self):
         return {"isa": self.kernel.instruction_set(), "versions": f"NumPy {np.__version__}"}

@@ -28,6 +28,7 @@ from wheel import installed_wheel
 
 SOURCE = ROOT / "build" / "source" / "caffe"
 CPU = ROOT / "build" / "cpu"
+PYCAFFE = CPU / "install" / "python"
 CUDA = Build("cuda", jobs=1)
 TESTS = ROOT / "tests"
 TIMEOUT = 1800  # seconds a suite, which is many times what any takes
@@ -94,12 +95,12 @@ def missing_cases(upstream, results):
     return missing
 
 
-def python_tests(scratch, name, *arguments, python=None, install=CPU / "install"):
+def python_tests(scratch, name, *arguments, python=None, path=PYCAFFE):
     """Run pytest, which prints its own results; return {test: passed, or None where skipped}."""
     report = scratch / f"{name}.xml"
     python = python or make_venv(ROOT / "build" / "venv")
     argv = [python, "-m", "pytest", "--quiet", f"--junitxml={report}"]
-    run([*argv, *arguments], scratch if name == "upstream" else ROOT, install)
+    run([*argv, *arguments], scratch if name == "upstream" else ROOT, path)
     if not report.exists():
         raise Failure(f"pytest did not finish on the {name} tests; the lines above say why")
     results = {}
@@ -111,13 +112,9 @@ def python_tests(scratch, name, *arguments, python=None, install=CPU / "install"
     return results
 
 
-def run(argv, cwd, install=CPU / "install", **redirect):
-    """Run a command on the installed pycaffe; return its exit status."""
-    environment = {
-        **os.environ,
-        "PYTHONPATH": str(install / "python"),
-        "PYTHONNOUSERSITE": "1",
-    }
+def run(argv, cwd, path=PYCAFFE, **redirect):
+    """Run a command with this PYTHONPATH; return its exit status."""
+    environment = {**os.environ, "PYTHONPATH": str(path), "PYTHONNOUSERSITE": "1"}
     if cwd != ROOT:
         # Upstream's tests leave temporary files behind.
         environment["TMPDIR"] = str(cwd)
@@ -166,13 +163,12 @@ def cpu_suites(scratch):
     ]
     suites["Python, upstream's"] = python_tests(scratch, "upstream", *options, there)
     heading("Python tests, ours")
-    suites["Python, ours"] = python_tests(scratch, "our", TESTS)
+    suites["Python, ours"] = python_tests(scratch, "our")
     heading("Python tests, the package's")
-    package = TESTS / "package"
-    # Its own settings: in those of the top folder, our sources would hide the wheel.
-    options = ["-c", package / "pytest.ini", package]
-    python = installed_wheel()
-    suites["Python, the package's"] = python_tests(scratch, "package", *options, python=python)
+    # Nothing else on the path: our sources would hide the wheel.
+    options = ["--override-ini=pythonpath=", TESTS / "package"]
+    only = {"python": installed_wheel(), "path": ""}
+    suites["Python, the package's"] = python_tests(scratch, "package", *options, **only)
     return suites
 
 
@@ -187,7 +183,7 @@ def gpu_suites(scratch):
     heading(f"Tests on {gpu['name']}")
     options = ["-rs", "--durations=0", "--override-ini=junit_logging=all", TESTS / "gpu"]
     # This Python, since a bundle has no virtual environment; it brings pytest.
-    this = {"python": sys.executable, "install": CUDA.install}
+    this = {"python": sys.executable, "path": CUDA.install / "python"}
     return {"On the GPU": python_tests(scratch, "gpu", *options, **this)}
 
 

@@ -3,7 +3,7 @@
 import argparse
 import sys
 
-from weighted_sigmoid_loss.errors import Failed, Refused
+from weighted_sigmoid_loss.errors import Failure
 
 from . import calibrate, class_weights, migrate
 
@@ -24,7 +24,7 @@ def main():
     arguments = parse_arguments()
     try:
         return COMMANDS[arguments.command].run(arguments)
-    except (Failed, Refused) as error:
+    except Failure as error:
         print(f"{arguments.command}: {error}", file=sys.stderr)
         return error.status
     except KeyboardInterrupt:

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
-from weighted_sigmoid_loss.errors import Failed, Refused
+from weighted_sigmoid_loss.errors import Failure, Refused
 
 from .deploy import deploy_net
 from .prototxt import (
@@ -449,7 +449,7 @@ def write_new(files):
     except OSError as error:
         for path in written:
             path.unlink()
-        raise Failed(f"{path}: cannot be written: {error.strerror}") from None
+        raise Failure(f"{path}: cannot be written: {error.strerror}") from None
 
 
 def umask():

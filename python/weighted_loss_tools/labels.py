@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from weighted_sigmoid_loss.errors import Failed, Refused
+from weighted_sigmoid_loss.errors import Failure, Refused
 
 from .prototxt import caffe_messages
 
@@ -61,7 +61,7 @@ def needed(module, package):
     try:
         return __import__(module)
     except ImportError as error:
-        raise Failed(
+        raise Failure(
             f"the Python package {module} is needed for this source ({error}); on Debian: "
             f"apt-get install {package}"
         ) from None

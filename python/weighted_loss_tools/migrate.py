@@ -13,7 +13,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from weighted_sigmoid_loss.errors import Failed, Refused
+from weighted_sigmoid_loss.errors import Failure, Refused
 from weighted_sigmoid_loss.param_str import read_cls_weight
 
 from . import text_spans
@@ -75,7 +75,7 @@ def migrate(text, module=ARTICLE, layer=ARTICLE):
         net.layer[i].CopyFrom(native)
     edited = apply_edits(text, edits)
     if parse(edited) != net:
-        raise Failed("the rewritten net would not be the one it should; nothing was written")
+        raise Failure("the rewritten net would not be the one it should; nothing was written")
     return edited, notes
 
 
@@ -84,10 +84,10 @@ def locate(text, net):
     try:
         whole, comments = text_spans.parse(text)
     except ValueError as error:
-        raise Failed(f"the layers cannot be located: {error}; nothing was written") from None
+        raise Failure(f"the layers cannot be located: {error}; nothing was written") from None
     spans = [span for field in whole.named("layer") for span in field.values]
     if len(spans) != len(net.layer):
-        raise Failed("the layers cannot be located; nothing was written")
+        raise Failure("the layers cannot be located; nothing was written")
     return spans, comments
 
 
@@ -255,4 +255,4 @@ def write_atomic(path, data):
     except OSError as error:
         if temporary:
             os.unlink(temporary)
-        raise Failed(f"{path}: cannot be written: {error.strerror}") from None
+        raise Failure(f"{path}: cannot be written: {error.strerror}") from None

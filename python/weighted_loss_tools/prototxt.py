@@ -5,7 +5,7 @@ Texts here have a character for each byte of the file, whatever the encoding of 
 
 from pathlib import Path
 
-from weighted_sigmoid_loss.errors import Failed, Refused
+from weighted_sigmoid_loss.errors import Failure, Refused
 
 NATIVE = "SigmoidCrossEntropyWeightLoss"
 PARAMETER = "sigmoid_cross_entropy_weight_loss_param"
@@ -16,7 +16,7 @@ def caffe_messages():
     try:
         from caffe.proto import caffe_pb2
     except ImportError as error:
-        raise Failed(
+        raise Failure(
             f"pycaffe is needed and cannot be imported ({error}): run "
             "build/cpu/install/bin/weighted-loss, which has its own"
         ) from None
@@ -27,7 +27,7 @@ def messages():
     """Caffe's messages, as generated for a Caffe that has the native layer."""
     caffe_pb2 = caffe_messages()
     if PARAMETER not in caffe_pb2.LayerParameter.DESCRIPTOR.fields_by_name:
-        raise Failed(
+        raise Failure(
             f"the Caffe in {Path(caffe_pb2.__file__).parent} has no layer {NATIVE}: put it in with "
             "scripts/apply.py, or run build/cpu/install/bin/weighted-loss"
         )

@@ -3,24 +3,14 @@
 from __future__ import annotations
 
 import math
-import os
 import warnings
 from collections.abc import Sequence
-from typing import TypeVar, Union
+from typing import Any, TypeVar, Union
 
 import numpy as np
 import numpy.typing as npt
 
-try:
-    from ._kernel import compute
-except ModuleNotFoundError as error:
-    if error.name != f"{__package__}._kernel":
-        raise
-    raise ImportError(
-        f"{__package__} in {os.path.dirname(os.path.dirname(__file__))} has no compiled kernel; "
-        "`pip install .` in the repository's top folder, and leave this copy off PYTHONPATH",
-        name=error.name,
-    ) from None
+from ._kernel import compute
 
 Float = TypeVar("Float", np.float32, np.float64)
 Weights = Union[float, Sequence[float], npt.NDArray[np.float32], npt.NDArray[np.float64]]
@@ -28,6 +18,9 @@ Weights = Union[float, Sequence[float], npt.NDArray[np.float32], npt.NDArray[np.
 NORMALIZATIONS = ("full", "valid", "batch_size", "none")
 CLASS_BALANCES = ("none", "batch", "instance", "channel")
 FLOATS = (np.dtype(np.float32), np.dtype(np.float64))
+
+# An out that asks for no gradient.
+_LOSS_ALONE: Any = object()
 
 
 def loss_and_grad(
@@ -82,68 +75,12 @@ def loss_and_grad(
     While this computes, other Python threads run; they must not write to the arrays.
     """
     _check_arrays(scores, targets, weight)
+    grad = None
     if out is None:
-        out = np.empty_like(scores, subok=False)
-    else:
+        out = grad = np.empty_like(scores, subok=False)
+    elif out is not _LOSS_ALONE:
         _check_out(out, scores, targets, weight)
-    return (
-        _compute(
-            scores,
-            targets,
-            out,
-            cls_weight,
-            neg_weight,
-            weight,
-            axis,
-            ignore_label,
-            normalization,
-            class_balance,
-        ),
-        out,
-    )
-
-
-def loss(
-    scores: npt.NDArray[Float],
-    targets: npt.NDArray[Float],
-    *,
-    cls_weight: Weights = 1.0,
-    neg_weight: Weights = 1.0,
-    weight: npt.NDArray[Float] | None = None,
-    axis: int = 1,
-    ignore_label: float | None = None,
-    normalization: str = "batch_size",
-    class_balance: str = "none",
-) -> float:
-    """Return the loss alone: the bits of loss_and_grad()'s, whose parameters and errors it has."""
-    _check_arrays(scores, targets, weight)
-    return _compute(
-        scores,
-        targets,
-        None,
-        cls_weight,
-        neg_weight,
-        weight,
-        axis,
-        ignore_label,
-        normalization,
-        class_balance,
-    )
-
-
-def _compute(
-    scores: npt.NDArray[Float],
-    targets: npt.NDArray[Float],
-    grad: npt.NDArray[Float] | None,
-    cls_weight: Weights,
-    neg_weight: Weights,
-    weight: npt.NDArray[Float] | None,
-    axis: int,
-    ignore_label: float | None,
-    normalization: str,
-    class_balance: str,
-) -> float:
-    """The loss, and where grad is an array also that, of arrays that were checked."""
+        grad = out
     shape = scores.shape
     positive = _numbers("cls_weight", cls_weight)
     negative = _numbers("neg_weight", neg_weight)
@@ -165,15 +102,45 @@ def _compute(
         inner if channels > 1 else 1,
         _scope(class_balance, shape, axis),
         _checked_label(ignore_label),
-        _normalizer(normalization, scores),
+        _normalizer(normalization, shape),
     )
     if bad_weights or bad_targets:
-        report(scores.size, bad_targets, bad_weights)
-    return total
+        report(scores.size, bad_targets, bad_weights, stacklevel=4 if grad is None else 3)
+    return total, out
 
 
-def report(count: int, bad_targets: int, bad_weights: int) -> None:
-    """What the kernel found in count targets and weights, as a warning or an error."""
+def loss(
+    scores: npt.NDArray[Float],
+    targets: npt.NDArray[Float],
+    *,
+    cls_weight: Weights = 1.0,
+    neg_weight: Weights = 1.0,
+    weight: npt.NDArray[Float] | None = None,
+    axis: int = 1,
+    ignore_label: float | None = None,
+    normalization: str = "batch_size",
+    class_balance: str = "none",
+) -> float:
+    """Return the loss alone: the bits of loss_and_grad()'s, whose parameters and errors it has."""
+    return loss_and_grad(
+        scores,
+        targets,
+        cls_weight=cls_weight,
+        neg_weight=neg_weight,
+        weight=weight,
+        axis=axis,
+        ignore_label=ignore_label,
+        normalization=normalization,
+        class_balance=class_balance,
+        out=_LOSS_ALONE,
+    )[0]
+
+
+def report(count: int, bad_targets: int, bad_weights: int, stacklevel: int = 4) -> None:
+    """What the kernel found in count targets and weights, as a warning or an error.
+
+    stacklevel: how far up the user's call is.
+    """
     if bad_weights:
         raise ValueError(
             f"weight: {bad_weights} of {count} elements have a weight that is negative or not "
@@ -182,7 +149,7 @@ def report(count: int, bad_targets: int, bad_weights: int) -> None:
     warnings.warn(
         f"{bad_targets} of {count} targets are outside [0, 1]; they are used as they are. "
         "Scale a 0/255 mask by 1/255; leave out elements marked -1 or 255",
-        stacklevel=4,
+        stacklevel=stacklevel,
     )
 
 
@@ -287,7 +254,7 @@ def _checked_axis(axis: int, shape: tuple[int, ...]) -> int:
 
 def _inner(shape: tuple[int, ...], axis: int) -> int:
     """How many elements one step along the axis takes."""
-    return max(1, math.prod(shape[axis + 1 :]))
+    return math.prod(shape[axis + 1 :]) or 1
 
 
 def _aligned_shape(weight: npt.NDArray[Float], shape: tuple[int, ...]) -> tuple[int, ...]:
@@ -309,7 +276,7 @@ def _scope(class_balance: str, shape: tuple[int, ...], axis: int) -> tuple[int, 
     if class_balance == "none":
         return None
     if class_balance == "batch":
-        return 1, max(1, math.prod(shape))
+        return 1, math.prod(shape) or 1
     if class_balance == "instance":
         return shape[0], _inner(shape, 0)
     if class_balance == "channel":
@@ -325,14 +292,14 @@ def _checked_label(ignore_label: float | None) -> float | None:
     raise ValueError(f"ignore_label: need a number or None, got {ignore_label!r}")
 
 
-def _normalizer(normalization: str, scores: npt.NDArray[Float]) -> float | None:
+def _normalizer(normalization: str, shape: tuple[int, ...]) -> float | None:
     """What to divide by; None where the kernel has to count."""
     if normalization == "batch_size":
-        return max(1.0, float(scores.shape[0]))
+        return float(shape[0] or 1)
     if normalization == "none":
         return 1.0
     if normalization == "full":
-        return max(1.0, float(scores.size))
+        return float(math.prod(shape) or 1)
     if normalization == "valid":
         return None
     raise ValueError(f"normalization: need one of {NORMALIZATIONS}, got {normalization!r}")

@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-import weighted_sigmoid_loss as wsl
+from weighted_sigmoid_loss import numpy as wsl
 from weighted_sigmoid_loss import reference
 
 ROOT = Path(__file__).resolve().parent.parent.parent
@@ -229,7 +229,9 @@ def test_targets_outside_are_warned_of_and_used():
     targets = np.array([[2, 0, 255]], np.float32)
     with pytest.warns(UserWarning, match="1 of 3 targets are outside") as warned:
         loss = wsl.loss(SCORES[:1], targets, ignore_label=255)
-    assert warned[0].filename == __file__
+    with pytest.warns(UserWarning, match="1 of 3 targets are outside") as warned_too:
+        wsl.loss_and_grad(SCORES[:1], targets, ignore_label=255)
+    assert warned[0].filename == warned_too[0].filename == __file__
     assert loss == pytest.approx(2 * np.log(2) - np.log(2) + np.log(2))
 
 
@@ -275,7 +277,8 @@ def test_large_input_is_right_for_any_number_of_threads():
 
 
 THREADS = """
-import hashlib, numpy as np, weighted_sigmoid_loss as wsl
+import hashlib, numpy as np
+from weighted_sigmoid_loss import numpy as wsl
 random = np.random.default_rng(9)
 scores = random.normal(scale=3, size=(1003, 211)).astype(np.float32)
 targets = (random.random(scores.shape) < 0.05).astype(np.float32)
@@ -344,7 +347,8 @@ def test_other_python_threads_run_meanwhile():
 
 
 FORKED = """
-import multiprocessing, numpy as np, weighted_sigmoid_loss as wsl
+import multiprocessing, numpy as np
+from weighted_sigmoid_loss import numpy as wsl
 
 def work(seed):
     scores = np.random.default_rng(seed).normal(size=(1 << 17, 2)).astype(np.float32)
