@@ -5,7 +5,6 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from conftest import must_exist
 
 from build import Build
 
@@ -16,7 +15,8 @@ CASES = json.loads((TESTS / "golden.json").read_text())
 @pytest.fixture
 def golden(tmp_path):
     """Runs the program on some cases; returns exit status and lines."""
-    program = must_exist(Build("cpu", jobs=1).programs / "golden")
+    program = Build("cpu", jobs=1).programs / "golden"
+    assert program.exists(), f"{program} is missing: run `make runtest`"
 
     def run(cases, mode="cpu"):
         path = tmp_path / "cases.json"
