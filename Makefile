@@ -1,12 +1,16 @@
 # What people type. Each target does only what is not done yet; all output is under build/.
 
+# There where another machine built for the GPU (make gpu-bundle), without pycaffe.
+BUNDLED := $(wildcard build/cuda/bundle.json)
 # Debian's Python, whatever python3 is first on PATH: pycaffe is built for it.
-PYTHON := /usr/bin/python3
+PYTHON := $(if $(BUNDLED),python3,/usr/bin/python3)
 VENV := build/venv
 
 # make CAFFE_SOURCE=PATH: use this tree or tarball of upstream Caffe instead of fetching it
 # make DEPS=off: install no Debian packages
 # make JOBS=N: run N compilers at a time instead of what cores and memory allow
+# make DEVICE=gpu: test or measure on the GPU, with build/cuda, instead of the CPU (runtest, bench)
+# make OUTPUT=DIR: leave reports there (runtest, bench)
 # make CUDA_ARCH=90: compile for these GPUs, or "native", instead of all of today's
 
 # Another Python's settings and the user's own packages stay out of all of this.
@@ -17,8 +21,19 @@ SOURCE = $(if $(CAFFE_SOURCE),--source "$(CAFFE_SOURCE)")
 FETCH = $(PYTHON) scripts/fetch.py $(SOURCE)
 BUILD = $(PYTHON) scripts/build.py $(SOURCE) $(if $(JOBS),--jobs "$(JOBS)")
 PACKAGES = $(PYTHON) scripts/install_packages.py
-# Maintainers' programs take modules from scripts/.
+DEVICE := cpu
+DEVICES := cpu gpu
+$(if $(filter-out $(DEVICES),$(or $(DEVICE),none)),$(error DEVICE is $(DEVICE): it is one of $(DEVICES)))
+# Which Caffe the device takes, its packages, and that there is a GPU, before anything is installed.
+CAFFE_OF_cpu := cpu
+CAFFE_OF_gpu := cuda
+DEVICE_PACKAGES = $(filter cuda,$(CAFFE_OF_$(DEVICE)))
+BUNDLED_COMMIT = $(shell sed -n 's/.*"commit": "\(.*\)".*/\1/p' $(BUNDLED))
+BENCHMARKS = $(if $(BUNDLED),:python $(PYTHON) -m benchmarks --adapter build/cuda/install/lib/adapter.so --commit $(BUNDLED_COMMIT), build/bench-venv/bin/python -m benchmarks)
+REQUIRE_DEVICE = $(if $(filter gpu,$(DEVICE)),$(PYTHON) scripts/_gpu.py)
+# Maintainers' programs and the examples take modules from scripts/.
 DEVTOOL = PYTHONPATH=scripts $(PYTHON)
+EXAMPLE = PYTHONPATH=scripts:build/cpu/install/python $(VENV)/bin/python -m examples
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
@@ -35,19 +50,20 @@ demo: ## train on long-tailed Fashion-MNIST with and without class weights: buil
 	$(PACKAGES) build demo
 	$(BUILD) cpu
 	$(PYTHON) scripts/make_venv.py $(VENV)
-	$(VENV)/bin/python examples/fashion_mnist/demo.py --install build/cpu/install --output build/demo
+	$(EXAMPLE).fashion_mnist --output build/demo
 
 edges: ## train on the edges of photographs with and without class_balance: build/edges
 	$(PACKAGES) build demo
 	$(BUILD) cpu
 	$(PYTHON) scripts/make_venv.py $(VENV)
-	$(VENV)/bin/python examples/edges/edges.py --install build/cpu/install --output build/edges
+	$(EXAMPLE).edges --output build/edges
 
 runtest: ## run all tests: upstream's and ours, C++ and Python
-	$(PACKAGES) build demo test
+	$(REQUIRE_DEVICE)
+	$(PACKAGES) build demo test $(DEVICE_PACKAGES)
 	$(PACKAGES) --optional parity
-	$(BUILD) cpu --tests
-	$(PYTHON) scripts/runtest.py
+	$(BUILD) $(CAFFE_OF_$(DEVICE)) --tests
+	$(PYTHON) scripts/runtest.py --device $(DEVICE) $(if $(OUTPUT),--output "$(OUTPUT)")
 
 wheel: ## the Python package, which needs no Caffe: build/wheels
 	$(PACKAGES) build
@@ -72,12 +88,15 @@ forks: ## build a real fork of Caffe with the layer, and run our C++ tests in it
 	$(PACKAGES) build forks
 	$(DEVTOOL) devtools/forks.py $(if $(JOBS),--jobs "$(JOBS)")
 
-bench: ## measure against NumPy, PyTorch, JAX and upstream's layer on the CPU: build/bench
-	$(PACKAGES) build
-	$(BUILD) cpu
+bench: ## measure against NumPy, PyTorch, JAX and upstream's layer: build/bench
+	$(REQUIRE_DEVICE)
+	$(PACKAGES) build $(DEVICE_PACKAGES)
+	$(BUILD) $(CAFFE_OF_$(DEVICE))
+ifeq ($(BUNDLED),)
 	$(PYTHON) scripts/make_venv.py build/bench-venv --requirements benchmarks/requirements.txt
 	$(PYTHON) scripts/wheel.py --install build/bench-venv/bin/python
-	build/bench-venv/bin/python benchmarks/cpu.py --install build/cpu/install --output build/bench
+endif
+	PYTHONPATH=scripts$(BENCHMARKS) --device $(DEVICE) --output "$(or $(OUTPUT),build/bench/$(DEVICE))"
 
 patch: ## write the layer as one patch on a stock Caffe tree: build/weighted_sigmoid_loss.patch
 	$(FETCH)
@@ -94,10 +113,9 @@ cuda-check: ## compile our .cu files as C++11, no warning allowed, and check the
 	$(DEVTOOL) devtools/check_sass.py
 
 gpu-bundle: export CUDA_ARCH := $(or $(CUDA_ARCH),90)
-gpu-bundle: ## what devtools/gpu_run.py takes to a GPU: build/gpu-bundle.tar.gz
+gpu-bundle: ## what DEVICE=gpu takes on a machine without compilers: build/gpu-bundle.tar.gz
 	$(PACKAGES) build cuda demo
-	$(BUILD) gpu --tests
-	$(DEVTOOL) devtools/gpu_bundle.py
+	PYTHONPATH=scripts:. $(PYTHON) devtools/gpu_bundle.py $(if $(JOBS),--jobs "$(JOBS)")
 
 lint: ## check the format and style of all files that are ours
 	$(PACKAGES) build
@@ -105,4 +123,4 @@ lint: ## check the format and style of all files that are ours
 	$(DEVTOOL) devtools/lint.py
 
 clean: ## remove all that was built, but not Caffe's source
-	rm -rf build/cpu build/cuda build/gpu build/gpu-bundle* build/exhaustive build/arm64 build/forks build/sanitize build/venv build/bench-venv build/lint-venv build/package-venv build/wheel-venv build/wheels build/python
+	rm -rf build/cpu build/cuda build/gpu-bundle* build/exhaustive build/arm64 build/forks build/sanitize build/venv build/bench-venv build/lint-venv build/package-venv build/wheel-venv build/wheels build/python

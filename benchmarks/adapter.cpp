@@ -1,32 +1,99 @@
 // The contestants in C++, for Python's ctypes: Caffe's layers as Caffe calls
-// them, the bare kernel, and the floor. Links with libcaffe as any user of it
-// does.
+// them, the bare kernel, and the baseline. CPU_ONLY, as in Caffe, says on what
+// device. Links with libcaffe as any user of it does.
 
 #include <google/protobuf/text_format.h>
 
-#include <chrono>
+#include <boost/shared_ptr.hpp>
 #include <string>
 #include <vector>
 
+#include "caffe/blob.hpp"
+#include "caffe/common.hpp"
+#include "caffe/layer.hpp"
+#include "caffe/layer_factory.hpp"
 #include "caffe/proto/caffe.pb.h"
+#include "caffe/syncedmem.hpp"
 #include "caffe/util/weighted_sigmoid_loss.hpp"
-#include "caffe/util/weighted_sigmoid_loss_loops.hpp"
-#include "floor.hpp"
-#include "steps.hpp"
+#ifdef CPU_ONLY
+#include "on_cpu.hpp"
+#else
+#include "on_gpu.hpp"
+#endif
 
 namespace {
 
 namespace kernel = caffe::weighted_sigmoid_loss;
 
+/// Loss and gradient, forward and backward, on arrays of its own: Caffe's
+/// blobs, so that all are allocated alike.
+class Step {
+ public:
+  virtual ~Step() {}
+  virtual void Run() = 0;
+  virtual double loss() const { return 0; }
+  /// The scores, targets or element weights, to be filled, or the gradient; in
+  /// host memory.
+  virtual void* array(const std::string& name) = 0;
+};
+
 template <typename T>
-class FloorStep : public StepOnBlobs<T> {
+class StepOnBlobs : public Step {
+ public:
+  StepOnBlobs(const std::vector<int>& shape,
+              const std::vector<int>& weight_shape)
+      : scores_(shape), targets_(shape), weight_(weight_shape) {}
+
+  void* array(const std::string& name) override {
+    if (name == "gradient") {
+      return scores_.mutable_cpu_diff();
+    }
+    if (name == "weight") {
+      return weight_.mutable_cpu_data();
+    }
+    return (name == "scores" ? scores_ : targets_).mutable_cpu_data();
+  }
+
+ protected:
+  caffe::Blob<T> scores_, targets_, weight_;
+};
+
+/// What the device does at best with the bytes of one pass.
+template <typename T>
+class BaselineStep : public StepOnBlobs<T> {
  public:
   using StepOnBlobs<T>::StepOnBlobs;
-  void Run() override {
-    Floor(this->scores_.cpu_data(), this->targets_.cpu_data(),
-          this->scores_.count(), this->scores_.mutable_cpu_diff());
+  void Run() override { device::Baseline(&this->scores_, this->targets_); }
+};
+
+/// A layer of Caffe's, as Caffe calls it, in Caffe's mode.
+template <typename T>
+class LayerStep : public StepOnBlobs<T> {
+ public:
+  LayerStep(const caffe::LayerParameter& param, const std::vector<int>& shape,
+            const std::vector<int>& weight_shape)
+      : StepOnBlobs<T>(shape, weight_shape),
+        layer_(caffe::LayerRegistry<T>::CreateLayer(param)),
+        bottom_{&this->scores_, &this->targets_},
+        top_{&top_blob_},
+        propagate_down_{true, false} {
+    if (!weight_shape.empty()) {
+      bottom_.push_back(&this->weight_);
+      propagate_down_.push_back(false);
+    }
+    layer_->SetUp(bottom_, top_);
   }
-  double loss() const override { return 0; }
+  void Run() override {
+    layer_->Forward(bottom_, top_);
+    layer_->Backward(top_, propagate_down_, bottom_);
+  }
+  double loss() const override { return top_blob_.cpu_data()[0]; }
+
+ private:
+  caffe::Blob<T> top_blob_;
+  const boost::shared_ptr<caffe::Layer<T>> layer_;
+  std::vector<caffe::Blob<T>*> bottom_, top_;
+  std::vector<bool> propagate_down_;
 };
 
 /// The kernel with one weight for all positives, as a program without Caffe
@@ -36,29 +103,33 @@ class KernelStep : public StepOnBlobs<T> {
  public:
   KernelStep(double cls_weight, bool in_one_pass, const std::vector<int>& shape)
       : StepOnBlobs<T>(shape, std::vector<int>()),
-        cls_weight_(cls_weight),
-        neg_weight_(1),
+        weights_(2 * sizeof(double)),
         in_one_pass_(in_one_pass),
-        loss_(0) {}
+        loss_(0) {
+    double* const weights = static_cast<double*>(weights_.mutable_cpu_data());
+    weights[0] = cls_weight;
+    weights[1] = 1;
+  }
   void Run() override {
     kernel::Elements<T> elements = kernel::Elements<T>();
     elements.count = this->scores_.count();
-    elements.scores = this->scores_.cpu_data();
-    elements.targets = this->targets_.cpu_data();
-    elements.cls_weight = &cls_weight_;
-    elements.neg_weight = &neg_weight_;
-    T* const gradient = this->scores_.mutable_cpu_diff();
+    elements.scores = device::Data(this->scores_);
+    elements.targets = device::Data(this->targets_);
+    elements.cls_weight = static_cast<const double*>(device::Data(&weights_));
+    elements.neg_weight = elements.cls_weight + 1;
+    T* const gradient = device::MutableDiff(&this->scores_);
     if (in_one_pass_) {
-      loss_ = kernel::LossAndGradient(elements, 1, gradient).loss;
+      loss_ = calls_.LossAndGradient(elements, gradient);
     } else {
-      loss_ = kernel::Loss(elements, 1).loss;
-      kernel::Gradient(elements, 1, gradient);
+      loss_ = calls_.Loss(elements);
+      calls_.Gradient(elements, gradient);
     }
   }
   double loss() const override { return loss_; }
 
  private:
-  const double cls_weight_, neg_weight_;
+  caffe::SyncedMemory weights_;
+  device::KernelCalls calls_;
   const bool in_one_pass_;
   double loss_;
 };
@@ -72,8 +143,8 @@ Step* NewStep(const std::string& way, const std::string& layer,
   if (!google::protobuf::TextFormat::ParseFromString(layer, &param)) {
     return NULL;
   }
-  if (way == "floor") {
-    return new FloorStep<T>(shape, weight_shape);
+  if (way == "baseline") {
+    return new BaselineStep<T>(shape, weight_shape);
   }
   if (way == "layer") {
     return new LayerStep<T>(param, shape, weight_shape);
@@ -87,30 +158,25 @@ Step* NewStep(const std::string& way, const std::string& layer,
 
 extern "C" {
 /// The instruction sets that the kernel can use here, the best first, and
-/// before them the one that it does use.
+/// before them the one that it does use; nothing on a GPU.
 const char* adapter_instruction_sets() {
   static std::string names;
-  names = kernel::BestLoops<float>().name;
-  kernel::Loops<float> loops[kernel::kMaxLoops];
-  const int available = kernel::AvailableLoops(loops);
-  for (int i = 0; i < available; ++i) {
-    names += std::string(" ") + loops[i].name;
-  }
+  names = device::InstructionSets();
   return names.c_str();
 }
 
+/// Of the adapter itself, or of CUDA.
 const char* adapter_compiler() {
-#ifdef __clang__
-  return __VERSION__;
-#else
-  return "gcc " __VERSION__;
-#endif
+  static std::string name;
+  name = device::Compiler();
+  return name.c_str();
 }
 
 /// NULL where the text is no layer.
 void* adapter_new(const char* way, int is_double, const char* layer,
                   const int* shape, int axes, const int* weight_shape,
                   int weight_axes) {
+  caffe::Caffe::set_mode(device::kMode);
   const std::vector<int> sizes(shape, shape + axes);
   const std::vector<int> weight_sizes(weight_shape, weight_shape + weight_axes);
   return is_double ? NewStep<double>(way, layer, sizes, weight_sizes)
@@ -125,14 +191,12 @@ void* adapter_array(void* step, const char* name) {
 
 double adapter_loss(void* step) { return static_cast<Step*>(step)->loss(); }
 
-/// Seconds of that many steps in a row.
+/// Seconds of that many steps in a row, on the device.
 double adapter_run(void* step, long calls) {  // NOLINT(runtime/int)
-  const auto begin = std::chrono::steady_clock::now();
+  device::Stopwatch stopwatch;
   for (long i = 0; i < calls; ++i) {  // NOLINT(runtime/int)
     static_cast<Step*>(step)->Run();
   }
-  const std::chrono::duration<double> spent =
-      std::chrono::steady_clock::now() - begin;
-  return spent.count();
+  return stopwatch.Seconds();
 }
 }  // extern "C"

@@ -1,77 +1,8 @@
-"""The contestants in C++: adapter.cpp and floor.cpp compiled against the built Caffe, and called.
-
-The floor alone is compiled for this machine's instruction set. The rest calls libcaffe, which picks
-its own.
-"""
+"""The contestants in C++, called from Python. adapter_build.py compiles them."""
 
 import ctypes
-import hashlib
-import os
-import shlex
-import subprocess
-import tempfile
-from pathlib import Path
 
 import numpy as np
-
-from failure import BenchError
-
-HERE = Path(__file__).resolve().parent
-# Which options a source is compiled with.
-SOURCES = {
-    "adapter.cpp": ["-O2", "-DCPU_ONLY"],
-    "floor.cpp": ["-O3", "-march=native", "-fopenmp"],
-}
-LIBRARIES = ["-lcaffe", "-lprotobuf", "-lglog", "-lboost_system", "-fopenmp"]
-
-
-def library_of(install):
-    library = install / "lib" / "libcaffe.so"
-    if not library.exists():
-        raise BenchError(f"no built Caffe: {library} is missing; run `make bench`", status=2)
-    return library.resolve()
-
-
-def build(install, folder):
-    """Return the adapter for this Caffe, which is compiled where it is not in the folder yet."""
-    install = install.resolve()
-    library = library_of(install)
-    compiler = shlex.split(os.environ.get("CXX", "g++"))
-    made_of = [*sorted(HERE.glob("*.[ch]pp")), library, Path(__file__)]
-    key = hashlib.sha256(repr([compiler, str(install)]).encode())
-    for path in made_of:
-        key.update(path.read_bytes())
-    adapter = folder / f"adapter-{key.hexdigest()[:16]}.so"
-    if not adapter.exists():
-        folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=folder) as scratch:
-            link(compiler, install, Path(scratch)).replace(adapter)
-    return adapter
-
-
-def link(compiler, install, scratch):
-    objects = []
-    for source, options in SOURCES.items():
-        objects.append(scratch / f"{source}.o")
-        headers = ["-isystem", install / "include"]
-        options = ["-std=c++11", "-Wall", "-fPIC", *options, *headers]
-        compile_with(compiler, [*options, "-c", HERE / source, "-o", objects[-1]])
-    folder = install / "lib"
-    where = [f"-L{folder}", f"-Wl,-rpath,{folder}", "-Wl,--no-undefined"]
-    compile_with(compiler, ["-shared", *objects, *where, *LIBRARIES, "-o", scratch / "adapter.so"])
-    return scratch / "adapter.so"
-
-
-def compile_with(compiler, arguments):
-    argv = [*compiler, *map(str, arguments)]
-    try:
-        done = subprocess.run(argv, capture_output=True, text=True)
-    except OSError as error:
-        raise BenchError(f"cannot run {argv[0]}: {error.strerror}; install g++") from None
-    if done.returncode != 0:
-        lines = done.stderr.splitlines()
-        cause = next((line for line in lines if "error" in line), "".join(lines[-1:]))
-        raise BenchError(f"the C++ adapter does not build against the installed Caffe: {cause}")
 
 
 class Adapter:
@@ -95,13 +26,14 @@ class Adapter:
         setattr(self, name, function)
 
     def describe(self):
-        """The instruction set in use, all that could be, and the compiler."""
-        in_use, *available = self.instruction_sets().decode().split()
-        return in_use, available, self.compiler().decode()
+        """The instruction set in use and all that could be, none on a GPU; and the compiler."""
+        in_use, *available = self.instruction_sets().decode().split() or [""]
+        versions = self.compiler().decode()
+        return {"isa": in_use, "instruction_sets": available, "versions": versions}
 
 
 class AdapterStep:
-    """One way (floor, layer, two passes, one pass) of computing one problem."""
+    """One way (baseline, layer, two passes, one pass) of computing one problem."""
 
     def __init__(self, adapter, way, layer, problem):
         self.adapter, self.problem = adapter, problem

@@ -1,9 +1,11 @@
 """What is measured of the layer besides its plain step: every kind of weight, on its own shapes."""
 
-from contestants import Contestant
-from problem import Problem
+from dataclasses import replace
 
-PLAIN = "plain"
+from benchmarks.contestants import LAYER, known
+from benchmarks.problem import Problem
+from benchmarks.report import PLAIN
+
 # The shapes below need so many elements at least.
 SMALLEST = 1 << 13
 
@@ -37,7 +39,8 @@ def case(name, words, shape, **parameters):
 
 def case_contestants(instruction_set):
     """The layer again for each case, and so each in a process of its own."""
+    layer = replace(known(LAYER), isa=instruction_set)
     return [
-        Contestant(name, f"our layer, {label}", "layer", 4, isa=instruction_set)
+        replace(layer, case=name, label=f"{layer.label}, {label}")
         for name, label, _ in cases(SMALLEST)
     ]

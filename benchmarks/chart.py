@@ -1,5 +1,6 @@
 """The picture of a report: time an element against the size, one panel a number of threads."""
 
+import io
 import math
 
 import matplotlib
@@ -8,43 +9,31 @@ matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, NullFormatter, NullLocator
 
-from contestants import INSTRUCTION_SETS
-from tables import ATTRIBUTES, FLOOR, Results, in_words, labels_of
+from _common import write_atomic
+from benchmarks.contestants import INSTRUCTION_SETS, LAYER, SOLID, known
+from benchmarks.devices import ATTRIBUTES
+from benchmarks.report import Results, in_words
 
-OURS = "#c8102e"
-COLORS = {
-    FLOOR: "#000000",
-    "upstream": "#1f6fb4",
-    "article": "#7f7f7f",
-    "torch": "#e07b00",
-    "torch-compile": "#9c5700",
-    "jax": "#6a3d9a",
-}
-FRONT = "front-torch"
 # How far apart labels are at least, as a share of the panel's height.
 LABEL_HEIGHT = 0.042
 
 
-def style(name, best_set):
-    """Ours in red, on the machine's best set thick; the floor dashed."""
-    if name == FLOOR:
-        return {"color": COLORS[FLOOR], "ls": (0, (4, 2)), "lw": 1.6}
-    if name in COLORS:
-        return {"color": COLORS[name], "lw": 1.5, "marker": "o", "ms": 3}
-    if name == f"layer-{best_set}":
-        return {"color": OURS, "lw": 2.8, "marker": "o", "ms": 4.5, "zorder": 3}
-    if name == f"one-pass-{best_set}":
-        return {"color": OURS, "lw": 1.4, "ls": (0, (1, 1.2))}
-    if name == f"{FRONT}-{best_set}":
-        return {"color": OURS, "lw": 1.4, "ls": (0, (5, 1.5))}
-    return {"color": OURS, "lw": 1.1, "alpha": 0.5}
+def style(name, results):
+    """As the table of contestants has it; our layer thick, on the machine's best set."""
+    contestant = known(name)
+    drawn = {"color": contestant.color, "ls": contestant.dashes, "lw": 1.5}
+    if name == results.layer:
+        return {**drawn, "lw": 2.8, "marker": "o", "ms": 4.5, "zorder": 3}
+    if contestant.family == LAYER:
+        return {**drawn, "lw": 1.1, "alpha": 0.5}
+    return {**drawn, "marker": "o", "ms": 3} if contestant.dashes == SOLID else drawn
 
 
-def is_drawn(name, best_set):
-    """Of the layer all; of the kernel without it, and of the package, one of the best set."""
-    if name.startswith(("two-passes", "one-pass", "front-")):
-        return name in {f"one-pass-{best_set}", f"{FRONT}-{best_set}"}
-    return name != "torch-overhead"
+def is_drawn(name, results):
+    """Of the layer all instruction sets, of the rest the best one."""
+    contestant = known(name)
+    is_best = contestant.isa in ("", results.best_set)
+    return contestant.is_drawn and (is_best or contestant.family == LAYER)
 
 
 def curve(results, name, threads):
@@ -73,35 +62,36 @@ def touch(below, above, least):
     return high - low < least * (m + n) / 2
 
 
-def draw_panel(axes, results, labels, threads):
+def draw_panel(axes, results, threads):
     """The curves; returns where each of them ends."""
     ends = {}
-    for name in labels:
-        points = curve(results, name, threads) if is_drawn(name, results.best_set) else []
+    for name in results.labels:
+        points = curve(results, name, threads) if is_drawn(name, results) else []
         if points:
-            axes.plot(*zip(*points), **style(name, results.best_set))
+            axes.plot(*zip(*points), **style(name, results))
             ends[name] = points[-1]
-        if name == FLOOR:
-            axes.fill_between(*zip(*points), 1e-9, color="#f0f0f0", lw=0, zorder=0)
-    axes.set_title(in_words(threads), fontsize=11, loc="left")
+            if name == results.device.baseline:
+                axes.fill_between(*zip(*points), 1e-9, color="#f0f0f0", lw=0, zorder=0)
+    if results.device.name == "cpu":
+        axes.set_title(in_words(threads), fontsize=11, loc="left")
     axes.set_xlabel("elements")
     return ends
 
 
-def draw_labels(axes, labels, ends, best_set):
+def draw_labels(axes, results, ends):
     """A name at the end of each curve, in its colour."""
     low, high = map(math.log10, axes.get_ylim())
     heights = {name: math.log10(y) for name, (_, y) in ends.items()}
     for name, height in apart(heights, LABEL_HEIGHT * (high - low)).items():
         x, y = ends[name]
         axes.annotate(
-            labels[name],
+            results.label(name),
             (x, y),
             (1.03, (height - low) / (high - low)),
             textcoords="axes fraction",
-            color=style(name, best_set)["color"],
+            color=known(name).color,
             fontsize=9,
-            fontweight="bold" if name == f"layer-{best_set}" else "normal",
+            fontweight="bold" if name == results.layer else "normal",
             va="center",
             arrowprops={"arrowstyle": "-", "color": "#bbbbbb", "lw": 0.6, "shrinkB": 3},
         )
@@ -144,17 +134,21 @@ def set_axes(axes, results):
 
 def title(report, results):
     machine = report["machine"]
+    if "gpu" in machine:
+        where = machine["gpu"]["name"]
+    else:
+        best = INSTRUCTION_SETS[results.best_set]
+        where = f"{machine['cpu']}, {machine['cores']} cores, {best}"
     return (
         "Forward and backward of the weighted sigmoid cross-entropy, float32: time an element\n"
-        f"{machine['cpu']}, {machine['cores']} cores, {INSTRUCTION_SETS[results.best_set]}; "
-        f"medians of {report['settings']['turns']} turns, {report['date']}; "
+        f"{where}; medians of {report['settings']['turns']} turns, {report['date']}; "
         "each against the others in one run"
     )
 
 
 def draw(report, path):
     """Write the PNG."""
-    results, labels = Results(report), labels_of(report)
+    results = Results(report)
     figure, panels = plt.subplots(
         1,
         len(results.threads),
@@ -165,16 +159,17 @@ def draw(report, path):
     )
     ends = {}
     for axes, threads in zip(panels[0], results.threads):
-        ends[axes] = draw_panel(axes, results, labels, threads)
+        ends[axes] = draw_panel(axes, results, threads)
         set_axes(axes, results)
     heights = [y for end in ends for line in end.lines for y in line.get_ydata()]
     panels[0][0].set_ylim(min(heights) / 1.6, max(heights) * 1.4)
     panels[0][0].set_ylabel("nanoseconds an element")
     for axes, threads in zip(panels[0], results.threads):
-        draw_caches(axes, report["machine"]["caches"], threads)
-        draw_labels(axes, labels, ends[axes], results.best_set)
+        if results.device.name == "cpu":
+            draw_caches(axes, report["machine"]["caches"], threads)
+        draw_labels(axes, results, ends[axes])
     figure.suptitle(title(report, results), fontsize=11.5)
-    partial = path.with_name(path.name + ".partial")
-    figure.savefig(partial, dpi=110, format="png")
+    picture = io.BytesIO()
+    figure.savefig(picture, dpi=110, format="png")
     plt.close(figure)
-    partial.replace(path)
+    write_atomic(path, picture.getvalue())

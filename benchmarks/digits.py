@@ -1,6 +1,6 @@
 """Print what float32 leaves of the loss and its gradient, by PyTorch's loss and by this package's.
 
-    python benchmarks/digits.py
+    python -m benchmarks.digits
 
 It needs this package, PyTorch, and a few seconds. The true values are computed with 50 digits from
 the same float32 scores.

@@ -9,7 +9,7 @@ import subprocess
 import time
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parent.parent
+from benchmarks.devices import ROOT
 
 
 def describe():
@@ -55,9 +55,13 @@ def distribution():
     return re.search(r'^PRETTY_NAME="?([^"\n]*)', text, re.MULTILINE)[1]
 
 
-def source():
-    """The commit, whether files differ from it, and today's date; null without git."""
-    commit, changes = git("rev-parse", "HEAD"), git("status", "--porcelain")
+def source(commit=None):
+    """The commit, whether files differ from it, and today's date; null without git.
+
+    commit: where what is measured was built elsewhere, of what.
+    """
+    changes = None if commit else git("status", "--porcelain")
+    commit = commit or git("rev-parse", "HEAD")
     return {
         "commit": commit,
         "dirty": None if changes is None else bool(changes),

@@ -5,8 +5,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from failure import Disagreement
-from team import ask_all
+from benchmarks.team import Disagreement, ask_all
 
 WARM_UPS = 2
 TURNS = 9
@@ -98,30 +97,18 @@ def warm_up(worker):
     return max(1, round(calls * TURN_SECONDS / seconds))
 
 
-def one_call(_calls):
-    """What the one before left in the caches is not to count."""
-    return 1
+def timed(workers, turns, on_turn, is_led_by_turn=False):
+    """Time all on what they have prepared; a row for each.
 
-
-def measure(workers, problems, turns, on_turn):
-    """Time all on their problems; a row for each. on_turn is called after each turn of all."""
-    ask_all(workers, "prepare", messages(problems))
-    rows = timed(workers, turns, on_turn)
-    ask_all(workers, "release", {})
-    return rows
-
-
-def timed(workers, turns, on_turn, lead=one_call):
-    """As measure(), of what is prepared.
-
-    lead: how many steps, of those in a turn, come before the timed ones.
+    on_turn is called after each turn of all. Before a timed turn comes a step, since what the one
+    before left in the caches is not to count, or a whole turn.
     """
     calls = {name: warm_up(worker) for name, worker in workers.items()}
     on_turn()
     seconds = {name: [] for name in workers}
     for _ in range(turns):
         for name, worker in workers.items():
-            worker.run(lead(calls[name]))
+            worker.run(calls[name] if is_led_by_turn else 1)
             seconds[name].append(worker.run(calls[name]) / calls[name])
         on_turn()
     return [row(name, calls[name], seconds[name]) for name in workers]

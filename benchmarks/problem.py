@@ -1,13 +1,9 @@
 """What is computed: the arrays of a loss, the layer's parameters for it, and the exact answer."""
 
-import sys
 from dataclasses import asdict, dataclass
-from pathlib import Path
 
 import numpy as np
 
-# Last, since this copy of the package would hide one that is installed, with its kernel.
-sys.path.append(str(Path(__file__).resolve().parent.parent / "python"))
 from weighted_sigmoid_loss.reference import weighted_sigmoid_loss
 
 SEED = 20181227

@@ -1,10 +1,9 @@
 """The progress of a run: a bar on a terminal, and a line for each size that is finished."""
 
-from rich.console import Console
-from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
+import contextlib
+import sys
 
-from bench import DTYPES, cases_count
-from measure import TURNS
+from benchmarks.measure import TURNS
 
 
 class Shown:
@@ -12,21 +11,36 @@ class Shown:
 
     def __init__(self, bench):
         sizes, threads = bench.sizes, len(bench.thread_counts())
-        total = threads * len(DTYPES) * sum(map(self.cost, sizes))
+        self.total = threads * len(bench.device.dtypes) * sum(map(self.cost, sizes))
         if bench.has_cases():
-            total += threads * self.cost(cases_count(sizes))
+            self.total += threads * self.cost(bench.cases_count())
+        self.bar = None
+
+    def __enter__(self):
+        if sys.stderr.isatty():
+            # A machine that only runs the benchmark may be without.
+            with contextlib.suppress(ImportError):
+                self.start_bar()
+        return self
+
+    def start_bar(self):
+        from rich.console import Console
+        from rich.progress import (
+            BarColumn,
+            Progress,
+            TaskProgressColumn,
+            TextColumn,
+            TimeRemainingColumn,
+        )
+
         columns = (TextColumn("{task.description:48}"), BarColumn(), TaskProgressColumn())
         console = Console(stderr=True, highlight=False)
         self.bar = Progress(*columns, TimeRemainingColumn(), console=console, transient=True)
-        self.task = self.bar.add_task("starting", total=total)
-
-    def __enter__(self):
-        if self.bar.console.is_interactive:
-            self.bar.start()
-        return self
+        self.task = self.bar.add_task("starting", total=self.total)
+        self.bar.start()
 
     def __exit__(self, *_):
-        if self.bar.console.is_interactive:
+        if self.bar:
             self.bar.stop()
 
     @staticmethod
@@ -35,12 +49,20 @@ class Shown:
         return (1 << 20) + count
 
     def begin(self, description, count):
-        self.bar.update(self.task, description=description)
+        if self.bar:
+            self.bar.update(self.task, description=description)
         step = self.cost(count) / (TURNS + 1)
-        return lambda: self.bar.advance(self.task, step)
-
-    def end(self, line):
-        self.bar.console.print(f"measured {line}")
+        return lambda: self.advance(step)
 
     def skip(self, count):
-        self.bar.advance(self.task, self.cost(count))
+        self.advance(self.cost(count))
+
+    def advance(self, step):
+        if self.bar:
+            self.bar.advance(self.task, step)
+
+    def say(self, line):
+        if self.bar:
+            self.bar.console.print(line)
+        else:
+            print(line, file=sys.stderr, flush=True)

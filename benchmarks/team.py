@@ -7,10 +7,24 @@ import sys
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from failure import ContestantFailed
+import cuda_toolkit
+from _common import Failure
+from benchmarks.devices import ROOT
 
-WORKER = Path(__file__).resolve().parent / "worker.py"
+SCRIPTS = ROOT / "scripts"
 ISA_VARIABLE = "WEIGHTED_SIGMOID_LOSS_ISA"
+
+
+class ContestantFailed(Failure):
+    """One contestant cannot go on; the others can."""
+
+    def __init__(self, contestant, message):
+        super().__init__(message)
+        self.contestant = contestant
+
+
+class Disagreement(ContestantFailed):
+    """One whose result is wrong."""
 
 
 def processors(threads):
@@ -18,26 +32,30 @@ def processors(threads):
     return sorted(os.sched_getaffinity(0))[-threads:]
 
 
-def environment(threads, adapter, cache):
+def environment(device, threads, adapter, cache):
     """The same for all: so many threads, which sleep when they have nothing to do."""
     number = str(threads)
+    # scripts/ has names that packages have, which libraries import.
+    given = os.environ.get("PYTHONPATH", "").split(os.pathsep)
+    folders = [folder for folder in given if folder and Path(folder).resolve() != SCRIPTS]
+    callers = cuda_toolkit.environment(adapter) if device.name == "gpu" else os.environ
     return {
-        **{k: v for k, v in os.environ.items() if not k.startswith(("OMP_", "GOMP_", "XLA_"))},
+        **{k: v for k, v in callers.items() if not k.startswith(("OMP_", "GOMP_", "XLA_"))},
         "BENCH_ADAPTER": str(adapter),
         "GLOG_minloglevel": "2",
-        "JAX_ENABLE_X64": "1",
-        "JAX_PLATFORMS": "cpu",
         "OMP_NUM_THREADS": number,
         "OMP_WAIT_POLICY": "PASSIVE",
         "OPENBLAS_NUM_THREADS": number,
+        "PYTHONPATH": os.pathsep.join(folders),
         "TORCHINDUCTOR_CACHE_DIR": str(cache),
+        **device.environment,
     }
 
 
 class Worker:
     """One contestant's process. Its standard error goes to a file."""
 
-    def __init__(self, contestant, threads, environment, log):
+    def __init__(self, contestant, device, threads, environment, log):
         self.contestant = contestant
         self.waited = self.used = 0.0
         self.log = log
@@ -46,9 +64,11 @@ class Worker:
         else:
             environment = {k: v for k, v in environment.items() if k != ISA_VARIABLE}
         where = ",".join(map(str, processors(threads)))
+        argv = [sys.executable, "-m", "benchmarks.worker"]
         with open(log, "w") as stream:
             self.process = subprocess.Popen(
-                [sys.executable, WORKER, contestant.kind, "--processors", where],
+                [*argv, contestant.family, "--device", device.name, "--processors", where],
+                cwd=ROOT,
                 env=environment,
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
@@ -100,14 +120,14 @@ class Worker:
 
 
 @contextmanager
-def started(contestants, threads, environment, logs):
+def started(contestants, device, threads, environment, logs):
     """The workers of these, by name."""
     logs.mkdir(parents=True, exist_ok=True)
     workers = {}
     try:
         for contestant in contestants:
             log = logs / f"{contestant.name}-{threads}.log"
-            workers[contestant.name] = Worker(contestant, threads, environment, log)
+            workers[contestant.name] = Worker(contestant, device, threads, environment, log)
         yield workers
     finally:
         for worker in workers.values():

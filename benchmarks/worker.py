@@ -13,7 +13,8 @@ import time
 def restricted_arguments():
     """The arguments, after keeping to the processors, which libraries count as they load."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("kind")
+    parser.add_argument("family")
+    parser.add_argument("--device", required=True)
     parser.add_argument("--processors", required=True, help="as in 0,1")
     args = parser.parse_args()
     os.sched_setaffinity(0, map(int, args.processors.split(",")))
@@ -37,7 +38,7 @@ class Server:
         return self.contestant.describe()
 
     def prepare(self, problem):
-        from problem import Problem
+        from benchmarks.problem import Problem
 
         self.contestant.release()  # what it has where another one's failure ended the last round
         self.contestant.prepare(Problem.from_message(problem))
@@ -79,10 +80,10 @@ def serve(server, output):
 def main():
     args = restricted_arguments()
     output = own_output()
-    from contestants import implementation
+    from benchmarks.implementations import IMPLEMENTATIONS
 
     try:
-        contestant = implementation(args.kind)
+        contestant = IMPLEMENTATIONS[args.family](args.device)
     except (ImportError, OSError) as error:
         print(json.dumps({"error": str(error)}), file=output, flush=True)
         return

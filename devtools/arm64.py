@@ -9,9 +9,8 @@ machine's instruction sets with a fused multiply-add.
 import re
 import shutil
 import subprocess
-import sys
 
-from _common import ROOT, fail, run
+from _common import ROOT, Failure, program, run
 from exhaustive import FLAGS, KERNEL, compile_native_proof, compile_proof
 
 TARGET = "aarch64-linux-gnu"
@@ -42,7 +41,7 @@ def check_is_vector_code(object_file):
     names = run([f"{TARGET}-nm", "-u", object_file], stdout=subprocess.PIPE, text=True).stdout
     called = set(names.split()) - {"U", "memcpy", "memset"}
     if called:
-        fail(f"{object_file.name} calls {', '.join(sorted(called))}")
+        raise Failure(f"{object_file.name} calls {', '.join(sorted(called))}")
     dump = [f"{TARGET}-objdump", "-d", "--no-show-raw-insn", object_file]
     text = run(dump, stdout=subprocess.PIPE, text=True).stdout
     functions = 0
@@ -51,9 +50,11 @@ def check_is_vector_code(object_file):
             if re.search(rf"\tfn?madd\t{scalar}\d", body):
                 functions += 1
                 if not re.search(rf"\tfmla\tv\d+\.{vector}", body):
-                    fail(f"no vector code in {object_file.name}: {body.strip().splitlines()[0]}")
+                    raise Failure(
+                        f"no vector code in {object_file.name}: {body.strip().splitlines()[0]}"
+                    )
     if not functions:
-        fail(f"{object_file.name} has no fused multiply-add")
+        raise Failure(f"{object_file.name} has no fused multiply-add")
     print(f"arm64: {object_file.name}: vector code in {functions} functions", flush=True)
 
 
@@ -62,12 +63,12 @@ def compile_tests(folder, objects):
     sources = [ROOT / "src" / "caffe" / "test" / name for name in TESTS]
     gtest = [GTEST / "gtest" / "gtest-all.cpp", GTEST / "gtest" / "gtest_main.cc"]
     if not gtest[0].exists():
-        fail("Caffe's source is not here; run `make arm64`, or scripts/fetch.py")
-    program = folder / "tests"
+        raise Failure("Caffe's source is not here; run `make arm64`, or scripts/fetch.py")
+    tests = folder / "tests"
     # -w: GoogleTest is not ours, and its macros warn in our tests.
     options = ["-std=c++11", "-O2", "-w", f"-I{ROOT / 'include'}", f"-I{GTEST}", "-pthread"]
-    run([COMPILER, *options, *sources, *gtest, *objects, "-o", program])
-    return program
+    run([COMPILER, *options, *sources, *gtest, *objects, "-o", tests])
+    return tests
 
 
 def checksums(argv):
@@ -90,14 +91,14 @@ def compare(there, here):
         print("arm64: this machine has no fused multiply-add, so no bits were compared")
     for (number, name), checksum in fused.items():
         if there[number, "baseline"] != checksum:
-            fail(f"{number} elements do not have the bits that they have with {name}")
+            raise Failure(f"{number} elements do not have the bits that they have with {name}")
         print(f"arm64: {number} elements have the bits that they have with {name}")
 
 
 def main():
-    for program in [COMPILER, EMULATOR[0]]:
-        if not shutil.which(program):
-            fail(f"{program} is missing; run `make arm64`, which installs it")
+    for name in [COMPILER, EMULATOR[0]]:
+        if not shutil.which(name):
+            raise Failure(f"{name} is missing; run `make arm64`, which installs it")
     folder = ROOT / "build" / "arm64"
     folder.mkdir(parents=True, exist_ok=True)
     objects = compile_kernel(folder)
@@ -110,8 +111,4 @@ def main():
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    except KeyboardInterrupt:
-        fail("interrupted", 130)
-    sys.exit(0)
+    program(main)

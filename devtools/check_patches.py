@@ -5,11 +5,10 @@ Prints one line for each thing that is wrong. Exit status: 0 all well, 1 not, 2 
 """
 
 import argparse
-import sys
 from pathlib import Path
 
 import _unified_diff
-from _common import ROOT, fail
+from _common import ROOT, Failure, program
 from apply import SERIES, series
 
 # PyPI's copy of upstream lacks these, which the build with CMake does not need.
@@ -22,11 +21,11 @@ def main():
     parser.add_argument("tree", metavar="TREE", type=Path, nargs="?", default=STOCK)
     tree = parser.parse_args().tree
     if not tree.is_dir():
-        fail(f"{tree} is no folder: run scripts/fetch.py, or name a stock Caffe", 2)
+        raise Failure(f"{tree} is no folder: run scripts/fetch.py, or name a stock Caffe", 2)
     problems = list(check_list()) + list(check_patches(tree))
     for problem in problems:
         print("caffe_patch/" + problem)
-    sys.exit(1 if problems else 0)
+    return 1 if problems else 0
 
 
 def check_list():
@@ -50,7 +49,7 @@ def check_patches(tree):
             yield f"{patch.name}: wants a title, an empty line and a reason above the diff"
         try:
             apply_strictly(data, tree, patched)
-        except _unified_diff.DiffError as error:
+        except Failure as error:
             yield f"{patch.name}: {error}"
 
 
@@ -70,4 +69,4 @@ def apply_strictly(data, tree, patched):
 
 
 if __name__ == "__main__":
-    main()
+    program(main)

@@ -21,7 +21,7 @@ import tempfile
 from pathlib import Path
 
 import cuda_toolkit
-from _common import ROOT, fail, run
+from _common import ROOT, Failure, program, run
 from _sass import read_ptxas, read_sass
 from make_venv import make_venv
 
@@ -129,9 +129,9 @@ def disassembler(toolkit):
     requirements = DISASSEMBLER.with_suffix(".txt")
     requirements.write_text(f"nvidia-cuda-nvdisasm=={'.'.join(map(str, version))}.*\n")
     make_venv(DISASSEMBLER, requirements)
-    program = next(DISASSEMBLER.glob("lib/python3*/site-packages/nvidia/*/bin/nvdisasm"))
-    program.chmod(0o755)
-    return program
+    nvdisasm = next(DISASSEMBLER.glob("lib/python3*/site-packages/nvidia/*/bin/nvdisasm"))
+    nvdisasm.chmod(0o755)
+    return nvdisasm
 
 
 def demangle(kernels):
@@ -195,9 +195,9 @@ def main():
             wrong += [f"sm_{architecture}: {finding}" for finding in found]
     if wrong:
         print(*wrong, sep="\n")
-        fail(f"{len(wrong)} findings in the machine code of {arguments.source.name}")
+        raise Failure(f"{len(wrong)} findings in the machine code of {arguments.source.name}")
     print(f"check_sass: CUDA {toolkit.version}, {len(architectures)} GPUs, nothing found")
 
 
 if __name__ == "__main__":
-    main()
+    program(main)

@@ -9,9 +9,11 @@ import argparse
 import tempfile
 from pathlib import Path
 
+import apply
 import cuda_toolkit
-from _common import ROOT, fail, run
-from build import Build, only_one, script
+import fetch
+from _common import ROOT, Failure, program, run
+from build import SOURCE, Build, only_one
 
 ARCHITECTURES = ["75", "90", "120"]
 FOLDERS = ["src/caffe/layers", "src/caffe/util"]
@@ -22,16 +24,18 @@ def caffe_tree():
     """Caffe with the layer, as `make cuda` builds it."""
     build = Build("cuda", jobs=1)
     with only_one(build.folder):
-        script("fetch.py")
+        fetch.fetch(None, SOURCE)
         build.copy_tree()
-        script("apply.py", build.tree, "--modernize")
+        apply.main([str(build.tree), "--modernize"])
     return build.tree
 
 
 def sources():
     """Our CUDA files."""
     found = [path for folder in FOLDERS for path in sorted((ROOT / folder).glob("*.cu"))]
-    return found or fail("no .cu file under " + " and ".join(FOLDERS))
+    if not found:
+        raise Failure("no .cu file under " + " and ".join(FOLDERS))
+    return found
 
 
 def caffe_headers(tree, scratch):
@@ -78,4 +82,4 @@ def main():
 
 
 if __name__ == "__main__":
-    main()
+    program(main)

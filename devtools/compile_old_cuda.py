@@ -10,7 +10,7 @@ import shutil
 import tempfile
 from pathlib import Path
 
-from _common import ROOT, fail, run
+from _common import ROOT, Failure, program, run
 from compile_cuda import caffe_headers, caffe_tree, sources
 from cuda_toolkit import link
 from make_venv import make_venv
@@ -35,7 +35,9 @@ const cublasStatus_t CUBLAS_STATUS_SUCCESS = 0;
 
 def find_clang():
     found = next(filter(None, map(shutil.which, CLANG)), None)
-    return found or fail("clang is missing: apt-get install clang-19")
+    if not found:
+        raise Failure("clang is missing: apt-get install clang-19")
+    return found
 
 
 def find_cuda():
@@ -79,4 +81,4 @@ def main():
 
 
 if __name__ == "__main__":
-    main()
+    program(main)

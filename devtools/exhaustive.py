@@ -8,28 +8,27 @@ weighted_sigmoid_loss_math.hpp states hold. --stride takes one score in N.
 
 import argparse
 import platform
-import sys
 
-from _common import ROOT, fail, run
+from _common import ROOT, Failure, program, run
 
 KERNEL = sorted((ROOT / "src" / "caffe" / "util").glob("weighted_sigmoid_loss*.cpp"))
 FLAGS = ["-std=c++11", "-O3", "-Wall", "-Wextra", f"-I{ROOT / 'include'}"]
 
 
-def compile_proof(compiler, objects, program, *options):
+def compile_proof(compiler, objects, proof, *options):
     """Compile tests/exhaustive/ and link it with the kernel, sources or objects."""
     sources = sorted((ROOT / "tests" / "exhaustive").glob("*.cpp"))
-    run([compiler, *FLAGS, *sources, *objects, "-o", program, "-pthread", *options])
+    run([compiler, *FLAGS, *sources, *objects, "-o", proof, "-pthread", *options])
 
 
 def compile_native_proof(folder):
     """The proof for this machine; return the program."""
     folder.mkdir(parents=True, exist_ok=True)
-    program = folder / "exhaustive"
+    proof = folder / "exhaustive"
     # GCC's 128-bit type, which confirms that x86's long double is exact enough for double.
     quadmath = ["-DHAS_QUADMATH", "-lquadmath"] if platform.machine() == "x86_64" else []
-    compile_proof("g++", KERNEL, program, *quadmath)
-    return program
+    compile_proof("g++", KERNEL, proof, *quadmath)
+    return proof
 
 
 def main():
@@ -38,15 +37,13 @@ def main():
     stride = parser.parse_args().stride
     if stride < 1:
         parser.error("argument --stride: must be at least 1")
-    program = compile_native_proof(ROOT / "build" / "exhaustive")
-    status = run([program, "--stride", stride], check=False).returncode
+    proof = compile_native_proof(ROOT / "build" / "exhaustive")
+    status = run([proof, "--stride", stride], check=False).returncode
     if status != 0:
-        fail("the bounds do not hold: see FAILED above" if status == 1 else f"status {status}")
-    sys.exit(status)
+        raise Failure(
+            "the bounds do not hold: see FAILED above" if status == 1 else f"status {status}"
+        )
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    except KeyboardInterrupt:
-        fail("interrupted", 130)
+    program(main)

@@ -13,9 +13,10 @@ import subprocess
 import sysconfig
 
 import _download
-from _common import ROOT, fail
+import apply
+from _common import ROOT, Failure, program, run
 from _real_trees import brocolli_9
-from build import Build, build_environment, default_jobs, only_one, positive, script
+from build import Build, build_environment, default_jobs, only_one, positive
 from runtest import TIMEOUT, read_gtest
 
 NAME = "brocolli-caffe 9.0.2"
@@ -48,7 +49,7 @@ def fetch():
     try:
         brocolli_9(partial)
     except _download.Unavailable as error:
-        fail(f"no {NAME}: {error}")
+        raise Failure(f"no {NAME}: {error}") from None
     partial.rename(TREE)
 
 
@@ -63,11 +64,13 @@ def make(build):
 
 
 def run_tests():
-    program = next(TREE.glob(".*_release/test/test_all.testbin"))
+    tests = next(TREE.glob(".*_release/test/test_all.testbin"))
     log = FOLDER / "tests.log"
     with log.open("wb") as stream:
-        status = subprocess.run(
-            [program, "--gtest_color=no", "--gtest_filter=-*GPU*"],
+        status = run(
+            [tests, "--gtest_color=no", "--gtest_filter=-*GPU*"],
+            check=False,
+            remedy=f"see {log}",
             cwd=TREE,
             env=build_environment(),
             timeout=TIMEOUT,
@@ -87,9 +90,9 @@ def report(status, results):
         passed = [ok for name, ok in results.items() if ("Weight" in name) == names]
         print(f"{NAME}: {whose}: {sum(passed)} passed, {len(passed) - sum(passed)} failed")
         if not passed:
-            fail("these did not run")
+            raise Failure("these did not run")
     if status != 0 or not all(results.values()):
-        fail(f"the tests ended with status {status}: see {FOLDER / 'tests.log'}")
+        raise Failure(f"the tests ended with status {status}: see {FOLDER / 'tests.log'}")
 
 
 def main():
@@ -100,16 +103,11 @@ def main():
     build = Build("forks", parser.parse_args().jobs)
     with only_one(FOLDER):
         fetch()
-        script("apply.py", TREE, "--modernize")
+        apply.main([str(TREE), "--modernize"])
         build.log.write_text("")
         make(build)
         report(*run_tests())
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    except KeyboardInterrupt:
-        fail("interrupted; the next run goes on from here", 130)
-    except OSError as error:
-        fail(f"{error.filename or FOLDER}: {error.strerror}")
+    program(main, "interrupted; the next run resumes where this one stopped")

@@ -1,11 +1,10 @@
 #!/usr/bin/python3
-"""Collect what devtools/gpu_run.py takes to a machine with a GPU: build/gpu-bundle.tar.gz.
+"""Collect what the tests and the benchmark take to a machine with a GPU: build/gpu-bundle.tar.gz.
 
-From what `scripts/build.py gpu --tests` built: the program caffe, the C++ tests, the programs of
-tests/gpu/ and the benchmark's adapter, each with the shared libraries that it loads, and the demo's
-net with a part of its data. That machine needs no registry, compiler or Caffe. What it must have is
-a glibc no older than this machine's, NVIDIA's driver, and cuBLAS, cuRAND and NCCL, which are too
-large to carry.
+That is this repository with build/cuda as if `make runtest DEVICE=gpu` had built it there, its
+shared libraries with it, and pytest; the other machine needs no registry and no compiler. What it
+must have are Python 3.9 or later (and NumPy, for the benchmark), a glibc no older than this
+machine's, NVIDIA's driver, and cuBLAS, cuRAND and NCCL, which are too large to carry.
 """
 
 import argparse
@@ -16,200 +15,169 @@ import shutil
 import subprocess
 import sys
 import tarfile
+import tempfile
 from pathlib import Path
 
 import cuda_toolkit
-from _common import ROOT, fail, run
-from build import Build
+from _common import ROOT, Failure, program, run
+from benchmarks import adapter_build
+from build import Build, default_jobs, only_tests, only_what_tests_use
+from make_venv import make_venv
 
-BUILD = Build("gpu", jobs=1)
-BUNDLE = ROOT / "build" / "gpu-bundle"
-ARCHIVE = BUNDLE.with_name("gpu-bundle.tar.gz")
-PROGRAMS = {
-    "golden": "tests/gpu/golden.cpp",
-    "nccl": "tests/gpu/nccl.cpp",
-    "device": "tests/gpu/device.cu",
-}
-ADAPTER = "benchmarks/gpu_adapter.cpp"
-LIBRARIES = ["caffe", "protobuf", "glog", "boost_system", "boost_thread"]
+ARCHIVE = ROOT / "build" / "gpu-bundle.tar.gz"
+BUILD = ROOT / "build" / "gpu-bundle"  # Caffe with little of what the other machine lacks
+LIMIT = 64 << 20  # bytes
 # glibc's own, which must be the machine's; its driver's; and what is too large to carry.
-GLIBC = r"ld-linux-x86-64|libc|libm|libmvec|libpthread|libdl|librt|libresolv|libutil|libanl"
-NVIDIA = r"libcuda|libcublas|libcublasLt|libcurand|libnccl"
-LEFT_OUT = re.compile(rf"(?:{GLIBC}|({NVIDIA}))\.so\.\d+")
+LEFT_OUT = re.compile(
+    r"(ld-linux-x86-64|libc|libm|libmvec|libpthread|libdl|librt|libresolv|libutil|libanl"
+    r"|libcuda|libcublas|libcublasLt|libcurand|libnccl)\.so\.\d+"
+)
 LOADED = re.compile(r"^\s+(\S+) => (not found|\S+)", re.MULTILINE)
-LIMIT = 60 << 20  # bytes: what carries it may take 64 MiB
-
-DEMO = ROOT / "examples" / "fashion_mnist"
-DEMO_IMAGES = 2048
-# Without the tests: losses are compared, of every iteration by itself.
-DEMO_SOLVER = {
-    "net": '"net.prototxt"',
-    "max_iter": "100",
-    "display": "1",
-    "average_loss": "1",
-    "snapshot_prefix": '"model"',
-    "snapshot_after_train": "false",
-}
-DEMO_LEFT_OUT = ["test_iter", "test_interval", "solver_mode"]
-# The GPU's random numbers are not the CPU's.
-DROPOUT = re.compile(r'^layer \{\n  name: "dropout".*?^\}\n', re.MULTILINE | re.DOTALL)
+# Their own path is also their libraries', and comes before LD_LIBRARY_PATH.
+MOVABLE = "-Wl,--disable-new-dtags"
+REQUIREMENTS = Path(__file__).with_name("gpu_bundle_requirements.txt")
+TOOLS = ("pip*", "setuptools*", "_distutils_hack", "distutils-precedence.pth", "pkg_resources")
 
 
-def architecture():
-    """The one GPU that $CUDA_ARCH names."""
+def check_architecture():
+    """$CUDA_ARCH names one GPU."""
     named = os.environ.setdefault("CUDA_ARCH", "90")
     if not re.fullmatch(r"\d+a?", named):
-        fail(f"CUDA_ARCH is {named}, and a bundle is for one GPU, as in 90", 2)
+        raise Failure(f"CUDA_ARCH is {named}, and a bundle is for one GPU, as in 90", 2)
     return named
 
 
-def compile_program(toolkit, source, output, *options):
-    """Compile and link a source of ours with the Caffe that was built."""
-    lib = BUILD.install / "lib"
-    argv = [toolkit.nvcc, "-std=c++11", "-O2", "-cudart=shared", "-DUSE_NCCL"]
-    argv += ["-DBOOST_BIND_GLOBAL_PLACEHOLDERS", f"-arch=sm_{architecture()}"]
-    argv += [f"-I{ROOT / 'include'}", f"-I{BUILD.install / 'include'}"]
-    argv += [f"-I{folder}" for folder in toolkit.include_folders]
-    argv += [ROOT / source, "-o", output, f"-L{lib}", *(f"-l{name}" for name in LIBRARIES)]
-    argv += [f"-Xlinker=-rpath-link={prefix / 'lib'}" for prefix in [lib.parent, *toolkit.prefixes]]
-    run([*argv, *options])
+def build(toolkit, jobs):
+    """Caffe as tests and benchmark use it, with paths that can move."""
+    links = [f"-Wl,-rpath-link,{prefix / 'lib'}" for prefix in toolkit.prefixes]
+    flags = " ".join([MOVABLE, *links])
+    options = [f"-DCMAKE_{kind}_LINKER_FLAGS={flags}" for kind in ("EXE", "SHARED")]
+    options += [*only_what_tests_use(), only_tests("*_loss*")]
+    made = Build("cuda", jobs, BUILD, options)
+    made.make(tests=True)
+    return made
 
 
-def compile_all(toolkit, bundle):
-    for name, source in PROGRAMS.items():
-        print(f"gpu_bundle: compiling {source}", flush=True)
-        compile_program(toolkit, source, bundle / "bin" / name)
-    print(f"gpu_bundle: compiling {ADAPTER}", flush=True)
-    # Python loads it: a path of its own that is also its libraries' leaves Python's alone.
-    path = ["-Xlinker=--disable-new-dtags", "-Xlinker=-rpath=$ORIGIN"]
-    options = ["-shared", "-Xcompiler=-fPIC", f"-I{ROOT / 'benchmarks'}", *path]
-    compile_program(toolkit, ADAPTER, bundle / "lib" / "adapter.so", *options)
+def collect(built, target):
+    """What was built, stripped, each file once."""
+    for source, copy in (
+        (built.install / "bin" / "caffe", target.install / "bin" / "caffe"),
+        (built.install / "lib" / "libcaffe.so.1.0.0", target.install / "lib" / "libcaffe.so.1.0.0"),
+        (built.tests, target.tests),
+        *((path, target.programs / path.name) for path in sorted(built.programs.iterdir())),
+    ):
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(source, copy)
+    lib = target.install / "lib"
+    (lib / "libcaffe.so").symlink_to("libcaffe.so.1.0.0")
+    # Where the programs that are not installed look for libcaffe.
+    (target.cmake / "caffe" / "lib").symlink_to(os.path.relpath(lib, target.cmake / "caffe"))
+    shutil.copytree(built.install / "python", target.install / "python", dirs_exist_ok=True)
 
 
-def loaded_libraries(files, folders):
-    """{name: path} of the shared libraries that the files load, and NVIDIA's that are left out."""
-    environment = {**os.environ, "LD_LIBRARY_PATH": ":".join(map(str, folders))}
-    found, left_out = {}, set()
-    for file in files:
-        said = run(["ldd", file], env=environment, stdout=subprocess.PIPE, text=True).stdout
-        for name, path in LOADED.findall(said):
-            if kind := LEFT_OUT.fullmatch(name):
-                left_out |= {name} if kind[1] else set()
-            elif path == "not found":
-                fail(f"{file.name} needs {name}, which is not on this machine")
-            else:
-                found[name] = Path(path)
-    return found, sorted(left_out)
+def compile_adapter(install, lib):
+    """The benchmark's, which finds its libraries beside it: Python leaves its own to others."""
+    for argv in adapter_build.for_gpu(install):
+        words = [str(word).replace("=-rpath=", "=-rpath-link=") for word in argv]
+        words += ["-Xlinker=--disable-new-dtags", "-Xlinker=-rpath=$ORIGIN"]
+        adapter_build.compile_in(lib, words)
 
 
-def collect_libraries(toolkit, bundle):
-    """Copy what is carried; return the names of what the other machine must have."""
-    files = [path for path in bundle.glob("*/*") if path.parent.name in ("bin", "lib")]
-    folders = [BUILD.install / "lib", *(prefix / "lib" for prefix in toolkit.prefixes)]
-    found, left_out = loaded_libraries(files, folders)
-    for name, path in found.items():
-        shutil.copyfile(path.resolve(), bundle / "lib" / name)
-    return left_out
+def programs_of(target):
+    return [target.install / "bin" / "caffe", target.tests, *sorted(target.programs.iterdir())]
 
 
-def strip(bundle):
-    for path in bundle.glob("bin/*"):
-        run(["strip", path])
-    for path in bundle.glob("lib/*"):
-        run(["strip", "--strip-unneeded", path])
+def collect_libraries(binaries, folders, lib):
+    """Copy the shared libraries that they load and the other machine may lack."""
+    path = ":".join(map(str, folders))
+    environment = {**os.environ, "LD_LIBRARY_PATH": path}
+    for binary in binaries:
+        said = run(["ldd", binary], env=environment, stdout=subprocess.PIPE, text=True).stdout
+        for name, place in LOADED.findall(said):
+            if LEFT_OUT.fullmatch(name) or (lib / name).exists():
+                continue
+            if place == "not found":
+                raise Failure(f"{binary.name} needs {name}, which is not on this machine")
+            shutil.copyfile(Path(place).resolve(), lib / name)
 
 
-def demo_solver(text):
-    """The demo's solver with what is another here; a line a field."""
-    replaced = {**dict.fromkeys(DEMO_LEFT_OUT), **DEMO_SOLVER}
-    lines = [line for line in text.splitlines() if line.split(":")[0] not in replaced]
-    lines += [f"{name}: {value}" for name, value in DEMO_SOLVER.items()]
-    return "".join(f"{line}\n" for line in lines)
+def strip(target):
+    run(["strip", *programs_of(target)])
+    libraries = [path for path in (target.install / "lib").iterdir() if not path.is_symlink()]
+    run(["strip", "--strip-unneeded", *libraries])
 
 
-def write_demo(folder):
-    """The demo's net, its schedule, and the first of its training images."""
-    sys.path[:0] = [str(DEMO), str(ROOT / "examples" / "common")]
-    try:
-        import longtail
-        from blobs import write_hdf5
-        from errors import DemoError
-    except ImportError as error:
-        fail(f"{error}; run `make gpu-bundle`, which installs what the demo takes")
-    (folder / "data").mkdir(parents=True)
-    net, without = DROPOUT.subn("", (DEMO / "net.prototxt").read_text(encoding="utf-8"))
-    if without != 1:
-        fail("examples/fashion_mnist/net.prototxt has no layer dropout that can be left out")
-    (folder / "net.prototxt").write_text(net, encoding="utf-8")
-    solver = (DEMO / "solver.prototxt").read_text(encoding="utf-8")
-    (folder / "solver.prototxt").write_text(demo_solver(solver), encoding="utf-8")
-    try:
-        split = longtail.load_split(longtail.DATA_DIR, "test")
-    except DemoError as error:
-        fail(str(error))
-    every = max(1, len(split.train.labels) // DEMO_IMAGES)
-    data = longtail.pick(split.train, slice(None, None, every))
-    write_hdf5(folder / "data", "train-seed1", longtail.blobs(data))
+def add_pytest(folder):
+    """Beside the installed Python packages; pure Python, so the other Python may be another."""
+    python = make_venv(ROOT / "build" / "gpu-bundle-venv", REQUIREMENTS)
+    (site,) = python.parent.parent.glob("lib/python3*/site-packages")
+    ignored = shutil.ignore_patterns("__pycache__", *TOOLS)
+    shutil.copytree(site, folder, ignore=ignored, dirs_exist_ok=True)
 
 
-def manifest(toolkit):
-    """What was built of what; devtools/gpu_run.py copies it into its results."""
+def add_repository(folder):
+    """Its files as they are here."""
+    named = run(["git", "-C", ROOT, "ls-files", "-z"], stdout=subprocess.PIPE, text=True).stdout
+    for name in named.split("\0"):
+        if (ROOT / name).is_file():
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(ROOT / name, folder / name)
 
-    def git(*arguments):
-        argv = ["git", "-C", ROOT, *arguments]
+
+def built_of(toolkit):
+    """What was built of what, which reports on the other machine say."""
+
+    def said(*argv):
         return run(argv, stdout=subprocess.PIPE, text=True).stdout.strip()
 
     return {
-        "commit": git("rev-parse", "HEAD"),
-        "dirty": bool(git("status", "--porcelain")),
+        "commit": said("git", "-C", ROOT, "rev-parse", "HEAD"),
+        "dirty": bool(said("git", "-C", ROOT, "status", "--porcelain")),
         "cuda": toolkit.version,
-        "architecture": architecture(),
-        "compiler": run(["g++", "--version"], stdout=subprocess.PIPE, text=True).stdout.split("\n")[
-            0
-        ],
+        "architecture": check_architecture(),
+        "compiler": said("g++", "--version").splitlines()[0],
     }
 
 
-def make_bundle(bundle):
+def make_bundle(folder, jobs):
     toolkit = cuda_toolkit.find()
-    for name in ("bin", "lib"):
-        (bundle / name).mkdir(parents=True)
-    shutil.copy(BUILD.install / "bin" / "caffe", bundle / "bin" / "caffe")
-    shutil.copy(BUILD.tests, bundle / "bin" / BUILD.tests.name)
-    compile_all(toolkit, bundle)
-    needs = collect_libraries(toolkit, bundle)
-    strip(bundle)
-    write_demo(bundle / "demo")
-    text = json.dumps({**manifest(toolkit), "needs": needs}, indent=1)
-    (bundle / "manifest.json").write_text(text + "\n", encoding="utf-8")
+    built = build(toolkit, jobs)
+    target = Build("cuda", jobs, folder / "build" / "cuda")
+    add_repository(folder)
+    collect(built, target)
+    lib = target.install / "lib"
+    compile_adapter(built.install, lib)
+    folders = [built.install / "lib", *(prefix / "lib" for prefix in toolkit.prefixes)]
+    collect_libraries([*programs_of(target), lib / "adapter.so"], folders, lib)
+    strip(target)
+    add_pytest(target.install / "python")
+    run([sys.executable, ROOT / "tests" / "gpu" / "demo_net.py", target.folder / "demo"])
+    text = json.dumps(built_of(toolkit), indent=1)
+    target.prebuilt.write_text(text + "\n", encoding="utf-8")
 
 
-def write_archive(bundle):
+def write_archive(folder):
     """One file, since libraries are a third of their size in it."""
     partial = ARCHIVE.with_name(ARCHIVE.name + ".partial")
-    with tarfile.open(partial, "w:gz", compresslevel=6) as archive:
-        archive.add(bundle, arcname=BUNDLE.name)
+    with tarfile.open(partial, "w:gz", compresslevel=9) as archive:
+        archive.add(folder, arcname="gpu-bundle")
     partial.replace(ARCHIVE)
     return ARCHIVE.stat().st_size
 
 
 def main():
-    argparse.ArgumentParser(description=__doc__.splitlines()[0]).parse_args()
-    if not (BUILD.install.exists() and BUILD.tests.exists()):
-        fail("there is no Caffe for it; run `make gpu-bundle`, or scripts/build.py gpu --tests")
-    partial = BUNDLE.with_name(BUNDLE.name + ".partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    make_bundle(partial)
-    shutil.rmtree(BUNDLE, ignore_errors=True)
-    partial.rename(BUNDLE)
-    size = write_archive(BUNDLE)
-    print(f"gpu_bundle: {ARCHIVE}, {size / (1 << 20):.1f} MiB, sm_{architecture()}")
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--jobs", type=int, default=default_jobs(), help="compilers at a time")
+    args = parser.parse_args()
+    architecture = check_architecture()
+    (ROOT / "build").mkdir(exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix="gpu-bundle.", dir=ROOT / "build") as scratch:
+        make_bundle(Path(scratch), args.jobs)
+        size = write_archive(Path(scratch))
+    print(f"gpu_bundle: {ARCHIVE}, {size / (1 << 20):.1f} MiB, sm_{architecture}")
     if size > LIMIT:
-        fail(f"{ARCHIVE.name} is larger than {LIMIT >> 20} MiB")
+        raise Failure(f"{ARCHIVE.name} is larger than {LIMIT >> 20} MiB")
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    except KeyboardInterrupt:
-        fail("interrupted", 130)
+    program(main)

@@ -8,9 +8,8 @@ caffe_patch/: check_patches.py. --fix formats the files first.
 import argparse
 import os
 import subprocess
-import sys
 
-from _common import ROOT
+from _common import ROOT, program, run
 from make_venv import PYTHON, make_venv
 
 CPP_LINT = ROOT / "build" / "source" / "caffe" / "scripts" / "cpp_lint.py"
@@ -52,8 +51,9 @@ def main():
     # cpp_lint uses a module that later Pythons warn of.
     environment = {**os.environ, "PYTHONWARNINGS": "ignore"}
     for name, argv in commands(parser.parse_args().fix):
-        done = subprocess.run(
+        done = run(
             argv,
+            check=False,
             cwd=ROOT,
             env=environment,
             stdout=subprocess.PIPE,
@@ -64,8 +64,8 @@ def main():
         if done.returncode:
             failed.append(name)
             print(done.stdout)
-    sys.exit(1 if failed else 0)
+    return 1 if failed else 0
 
 
 if __name__ == "__main__":
-    main()
+    program(main)

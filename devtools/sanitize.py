@@ -12,7 +12,7 @@ import re
 import subprocess
 import sys
 
-from _common import fail
+from _common import Failure, program, run
 from build import Build
 from runtest import TIMEOUT, read_gtest
 
@@ -34,25 +34,24 @@ def run_tests(name):
     print(f"sanitize: {name}", flush=True)
     log = BUILD.folder / f"tests.{name}.log"
     with log.open("wb") as stream:
-        try:
-            status = subprocess.run(
-                [BUILD.tests, "--gtest_color=no"],
-                env={**os.environ, **OPTIONS, SET: name},
-                cwd=BUILD.tree,
-                timeout=TIMEOUT,
-                stdin=subprocess.DEVNULL,
-                stdout=stream,
-                stderr=subprocess.STDOUT,
-            ).returncode
-        except subprocess.TimeoutExpired:
-            fail(f"not done after {TIMEOUT} s: see {log}")
+        status = run(
+            [BUILD.tests, "--gtest_color=no"],
+            check=False,
+            remedy=f"see {log}",
+            env={**os.environ, **OPTIONS, SET: name},
+            cwd=BUILD.tree,
+            timeout=TIMEOUT,
+            stdin=subprocess.DEVNULL,
+            stdout=stream,
+            stderr=subprocess.STDOUT,
+        ).returncode
     text = log.read_text(encoding="utf-8", errors="replace")
     results, _ = read_gtest(text)
     if status != 0 or not results or not all(results.values()):
         lines = text.splitlines()
         at = next((i for i, line in enumerate(lines) if FOUND.search(line)), -EXCERPT)
         print(*lines[at:][:EXCERPT], sep="\n", file=sys.stderr)
-        fail(f"the tests ended with status {status}: see the lines above, and {log}")
+        raise Failure(f"the tests ended with status {status}: see the lines above, and {log}")
     print(f"sanitize: {name}: {len(results)} tests passed, nothing found", flush=True)
     return text
 
@@ -60,10 +59,10 @@ def run_tests(name):
 def main():
     argparse.ArgumentParser(description=__doc__.splitlines()[0]).parse_args()
     if not BUILD.tests.exists():
-        fail("the tests are not built; run `make sanitize`, or scripts/build.py sanitize")
+        raise Failure("the tests are not built; run `make sanitize`, or scripts/build.py sanitize")
     sets = SETS.search(run_tests(BEST))
     if not sets:
-        fail(f"with {SET}={BEST} the kernel did not say which sets this machine has")
+        raise Failure(f"with {SET}={BEST} the kernel did not say which sets this machine has")
     best, *others = sets[1].split()
     print(f"sanitize: {BEST} was {best}", flush=True)
     for name in others:
@@ -71,7 +70,4 @@ def main():
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    except KeyboardInterrupt:
-        fail("interrupted", 130)
+    program(main)

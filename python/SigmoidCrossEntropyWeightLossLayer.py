@@ -18,7 +18,7 @@ Module, class and prototxt are those of the article "Weighted Caffe Sigmoid Cros
 
 The loss is the article's sum over all elements, with no normalizer. Other than in the article it is
 accurate at any score, and the gradient is that of loss_weight times the loss. Where Caffe has the
-native layer, take that: `python -m weighted_sigmoid_loss migrate` rewrites the prototxt.
+native layer, take that: `weighted-loss migrate` rewrites the prototxt.
 
 Put the folder of this file on PYTHONPATH. It runs on Python 2.7, too.
 """

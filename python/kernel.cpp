@@ -1,5 +1,5 @@
 // The compiled module of the Python package: the kernel on NumPy arrays, and on
-// the memory of PyTorch's tensors. What users give is checked in arrays.py and
+// the memory of PyTorch's tensors. What users give is checked in numpy.py and
 // torch.py; compute only makes sure that no memory but the arrays' is touched.
 
 #include <pybind11/numpy.h>

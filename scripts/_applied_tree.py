@@ -5,14 +5,15 @@ import json
 import os
 import shutil
 
-from _common import write_atomic
+from _common import Failure, write_atomic
 
 STATE = ".sigmoid_cross_entropy_weight_loss"
 FORMAT = 1
 
 
-class Refused(Exception):
+def refused(why):
     """The tree, or what was asked, is nothing to go on with: it is left as it is."""
+    return Failure(why, 2)
 
 
 def digest(data):
@@ -44,7 +45,7 @@ class AppliedTree:
                 return manifest
         except (ValueError, KeyError, TypeError):
             pass
-        raise Refused(f"{path} is damaged, or another version's")
+        raise refused(f"{path} is damaged, or another version's")
 
     @property
     def files(self):
@@ -66,13 +67,13 @@ class AppliedTree:
             return None
         kept = self.state / "original" / path
         if not kept.is_file() or digest(kept.read_bytes()) != wanted:
-            raise Refused(f"{kept} is damaged: it should be {path} as it was before")
+            raise refused(f"{kept} is damaged: it should be {path} as it was before")
         return kept.read_bytes()
 
     def check_not_edited(self):
         for path, entry in sorted(self.files.items()):
             if digest(self.current(path)) not in [entry["original"]] + entry["written"]:
-                raise Refused(
+                raise refused(
                     f"{self.root / path} was edited after it was applied: save the edit elsewhere "
                     "(apply.py TREE --check shows it), undo it, and run this again"
                 )
@@ -97,14 +98,14 @@ class AppliedTree:
         links = (one for one in [full, *full.parents] if one.is_symlink())
         for link in links:
             if self.root in link.parents:
-                raise Refused(f"{link} is a symbolic link: left as it is")
+                raise refused(f"{link} is a symbolic link: left as it is")
 
     def _check_writable(self, changes):
         """Find out before the first change, not after it."""
         for path, _, _ in [(STATE, None, None), *changes]:
             folder = next(one for one in (self.root / path).parents if one.exists())
             if not os.access(str(folder), os.W_OK):
-                raise Refused(f"{folder} cannot be written to: left as it is")
+                raise refused(f"{folder} cannot be written to: left as it is")
 
     def make(self, wanted):
         """Bring the tree to WANTED; each file that differs is written at once or not at all."""
@@ -150,19 +151,13 @@ class AppliedTree:
         return {folder.relative_to(self.root).as_posix() for folder in missing}
 
     def _place(self, path, data):
-        """Replace, create or (None) delete a file. Staged in STATE, so that no leftover stays."""
+        """Replace, create or (None) delete a file. Begun in STATE, so that no leftover stays."""
         target = self.root / path
         if data is None:
             target.unlink()
             return
         target.parent.mkdir(parents=True, exist_ok=True)
-        staged = self.state / "staged"
-        if staged.exists():
-            staged.unlink()  # of a run that was stopped, and perhaps read-only
-        staged.write_bytes(data)
-        if target.exists():
-            shutil.copymode(str(target), str(staged))
-        os.replace(str(staged), str(target))
+        write_atomic(target, data, folder=self.state)
 
     def _forget(self):
         """The files are the originals again: take away our folders, the record last."""

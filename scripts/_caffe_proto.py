@@ -2,16 +2,14 @@
 
 import re
 
+from _common import Failure
+
 TOKEN = re.compile(
     r"""//[^\n]* | /\*.*?\*/ | "(?:\\.|[^"\\\n])*" | '(?:\\.|[^'\\\n])*' | [\w.]+ | \S""",
     re.VERBOSE | re.DOTALL,
 )
 
 MAX = (1 << 29) - 1  # the largest field number, which proto files call max
-
-
-class ProtoError(Exception):
-    """A proto file that cannot take the addition."""
 
 
 class Block:
@@ -27,7 +25,10 @@ class Block:
 
 
 def blocks(text):
-    """All blocks of the file, outer before inner; braces in comments, strings do not count."""
+    """All blocks of the file, outer before inner; braces in comments, strings do not count.
+
+    Raises Failure where they do not match, in words that follow the file's name.
+    """
     found = []
     inside = None
     statement = []
@@ -44,7 +45,7 @@ def blocks(text):
             statement = []
         elif token == "}" and not brackets:
             if inside is None:
-                raise ProtoError("closes a brace that it never opened")
+                raise Failure("closes a brace that it never opened")
             inside.close = match.start()
             inside = inside.parent
             statement = []
@@ -55,7 +56,7 @@ def blocks(text):
             brackets += {"[": 1, "]": -1}.get(token, 0)
             statement.append(match)
     if inside is not None:
-        raise ProtoError(f"opens a brace that it never closes: {' '.join(inside.words)}")
+        raise Failure(f"opens a brace that it never closes: {' '.join(inside.words)}")
     return found
 
 
@@ -79,12 +80,15 @@ class Addition:
         self.field_text = text[text.index("\n", extend.open) + 1 : extend.close]
 
     def add_to(self, data):
-        """The caffe.proto in bytes with the addition."""
+        """The caffe.proto in bytes with the addition.
+
+        Raises Failure where it cannot take it, in words that follow the file's name.
+        """
         text = data.decode("latin-1")
         found = blocks(text)
         layers = [one for one in found if one.words == ["message", "LayerParameter"]]
         if len(layers) != 1:
-            raise ProtoError("has no message LayerParameter")
+            raise Failure("has no message LayerParameter")
         self._check_free(found)
         close = layers[0].close
         line = text.rfind("\n", 0, close) + 1
@@ -99,16 +103,16 @@ class Addition:
 
     def _check_free(self, found):
         if any(one.words == ["message", self.message] for one in found):
-            raise ProtoError(f"already has a message {self.message}")
+            raise Failure(f"already has a message {self.message}")
         for block in found:
             for name, number in block.fields if _holds_layer_fields(block) else ():
                 if name == self.field:
-                    raise ProtoError(f"already has a LayerParameter field {name}")
+                    raise Failure(f"already has a LayerParameter field {name}")
                 if _value(number) == _value(self.number):
-                    raise ProtoError(f"already uses LayerParameter's number {number} for {name}")
+                    raise Failure(f"already uses LayerParameter's number {number} for {name}")
             for words in block.given_away if block.words == ["message", "LayerParameter"] else ():
                 if self._is_among(words):
-                    raise ProtoError(
+                    raise Failure(
                         f"keeps LayerParameter's {self.field} or its number {self.number} from "
                         f"use: {' '.join(words)}"
                     )

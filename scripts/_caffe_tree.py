@@ -7,6 +7,7 @@ docs/forks.md lists the forks. Their names and versions are not looked at: copie
 import re
 
 import _caffe_proto
+from _common import Failure
 
 PROTO = "src/caffe/proto/caffe.proto"
 LAYER = "include/caffe/layer.hpp"
@@ -68,7 +69,7 @@ def _unfit(root, read):
 def _normalization_modes(proto):
     try:
         blocks = _caffe_proto.blocks(proto.decode("latin-1"))
-    except _caffe_proto.ProtoError:
+    except Failure:
         return MODES  # What is wrong with the file is said where the addition is made.
     for block in blocks:
         inside = block.parent and block.parent.words

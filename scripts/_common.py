@@ -61,22 +61,19 @@ def _words(error):
     return f"{error.filename}: {words}" if error.filename else words
 
 
-def fail(message, status=1):
-    """Exit with one line; program() does that for a Failure."""
-    sys.exit(_tell(message, status))
-
-
-def write_atomic(path, data):
+def write_atomic(path, data, folder=None):
     """Write bytes so that PATH is at every moment the old file or the new one.
 
     The mode is kept, and the owner where the system allows it. A link stays, and its target is
-    written. What is not a regular file, as a pipe or a device, is written into.
+    written. What is not a regular file, as a pipe or a device, is written into. The new file is
+    begun beside the old one, or in FOLDER, which must be on the same disk.
     """
     path = Path(os.path.realpath(str(path)))
     if path.exists() and not path.is_file():
         path.write_bytes(data)
         return
-    handle, temporary = tempfile.mkstemp(prefix="." + path.name + ".", dir=str(path.parent))
+    folder = str(folder or path.parent)
+    handle, temporary = tempfile.mkstemp(prefix="." + path.name + ".", dir=folder)
     try:
         with os.fdopen(handle, "wb") as stream:
             stream.write(data)
@@ -102,17 +99,28 @@ def _imitate(path, temporary):
     os.chmod(temporary, old.st_mode & 0o7777)
 
 
-def run(argv, check=True, **keywords):
+def run(argv, check=True, quiet=False, remedy="", **keywords):
     """Run a command; return what subprocess.run() does, whose keywords these are.
 
-    Raises Failure, which names the command, where it cannot start, and unless CHECK is False where
-    it does not succeed.
+    With QUIET, what it prints is shown only where it fails. Raises Failure, which names the command
+    and the REMEDY, where it cannot start, where it is not done within the timeout, and unless CHECK
+    is False where it does not succeed.
     """
     argv = [str(word) for word in argv]
+    if quiet:
+        keywords.update(stdout=subprocess.PIPE, stderr=subprocess.STDOUT, errors="replace")
     try:
         done = subprocess.run(argv, **keywords)
     except OSError as error:
-        fail(f"cannot run {argv[0]}: {error.strerror}")
-    if check and done.returncode != 0:
-        fail(f"{' '.join(argv)} failed with status {done.returncode}")
-    return done
+        what = f"cannot run {argv[0]}: {error.strerror}"
+    except subprocess.TimeoutExpired:
+        what = f"{argv[0]} was not done after {keywords['timeout']} s"
+    else:
+        if not check or done.returncode == 0:
+            return done
+        what = f"{' '.join(argv)} failed with status {done.returncode}"
+        if quiet:
+            print(done.stdout, end="", file=sys.stderr)
+            if "No space left on device" in done.stdout:
+                remedy = "the disk is full"
+    raise Failure(f"{what}; {remedy}" if remedy else what)

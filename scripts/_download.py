@@ -16,6 +16,8 @@ import urllib.request
 from html.parser import HTMLParser
 from pathlib import Path
 
+from _common import Failure, run
+
 TIMEOUT = 60  # seconds without a byte
 
 # How the folders begin that an interrupted run leaves; the next one clears them away.
@@ -30,8 +32,8 @@ NETWORK_ERRORS = (
 )
 
 
-class Unavailable(Exception):
-    """Why a source cannot be had, in one line."""
+class Unavailable(Failure):
+    """A source that this machine cannot have: tests skip what needs it."""
 
 
 def is_whole(path, sha256):
@@ -104,11 +106,17 @@ def _apt(*argv, show=False, cwd=None):
     # Messages are looked at below, so they must be apt's own, not a translation.
     environment = dict(os.environ, LC_ALL="C.UTF-8")
     try:
-        done = subprocess.run(
-            argv, cwd=cwd, env=environment, stdout=output, stderr=subprocess.PIPE, text=True
+        done = run(
+            argv,
+            check=False,
+            cwd=cwd,
+            env=environment,
+            stdout=output,
+            stderr=subprocess.PIPE,
+            text=True,
         )
-    except FileNotFoundError:
-        raise Unavailable("this machine has no apt-get") from None
+    except Failure as error:
+        raise Unavailable(error) from None
     if done.returncode != 0:
         messages = [line for line in done.stderr.splitlines() if line.startswith(("E:", "W:"))]
         raise Unavailable(messages[0][2:].strip() if messages else f"{argv[0]} failed")
@@ -161,7 +169,7 @@ def _index(folder):
     with tempfile.TemporaryDirectory(prefix=UNFINISHED, dir=folder) as work:
         for python in _pythons_with_pip(Path(work)):
             show = [python, "-m", "pip", "download", "--help"]
-            done = subprocess.run(show, env=environment, capture_output=True, text=True)
+            done = run(show, check=False, env=environment, capture_output=True, text=True)
             found = re.search(r"--index-url <url>.*?\(default (\S+?)\)", done.stdout, re.DOTALL)
             if found:
                 return found.group(1)
@@ -171,7 +179,7 @@ def _index(folder):
 def _pythons_with_pip(work):
     yield sys.executable
     # Debian's Python has its pip inside venv only.
-    subprocess.run([sys.executable, "-m", "venv", work], capture_output=True)
+    run([sys.executable, "-m", "venv", work], check=False, capture_output=True)
     if (work / "bin" / "python").exists():
         yield work / "bin" / "python"
 

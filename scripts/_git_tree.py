@@ -10,6 +10,8 @@ import re
 import tarfile
 import zlib
 
+from _common import Failure
+
 FILE, EXECUTABLE, LINK, FOLDER = "100644", "100755", "120000", "40000"
 
 # Left out of every tree, besides what its own .gitignore names.
@@ -32,10 +34,6 @@ WILDCARDS = {
     "*": "[^/]*",
     "?": "[^/]",
 }
-
-
-class NotATree(Exception):
-    """A path that holds no source tree, in one line."""
 
 
 def git_id(kind, data):
@@ -70,13 +68,14 @@ def read(source, wanted, tracked=()):
 
     Left out are caches and what the tree's .gitignore names; that .gitignore comes along. The
     paths TRACKED are never left out: git's ignore rules are for files that it does not track.
+    Raises Failure where SOURCE is neither.
     """
     if source.is_dir():
         files = _read_folder(source, wanted)
     elif source.is_file():
         files = _read_tarball(source, wanted)
     else:
-        raise NotATree(f"{source} does not exist")
+        raise Failure(f"{source} does not exist", 2)
     ignored = Ignore(files.get(".gitignore", (FILE, b""))[1])
     return {path: entry for path, entry in files.items() if path in tracked or not ignored(path)}
 
@@ -153,7 +152,7 @@ def _read_tarball(tarball, wanted):
                     files[path] = (mode, archive.extractfile(member).read())
             return files
     except (tarfile.TarError, EOFError, KeyError, ValueError, zlib.error, lzma.LZMAError) as error:
-        raise NotATree(f"{tarball} is neither a folder nor a whole tarball") from error
+        raise Failure(f"{tarball} is neither a folder nor a whole tarball", 2) from error
 
 
 def _normal(name):

@@ -3,12 +3,10 @@
 import difflib
 import re
 
+from _common import Failure
+
 HUNK = re.compile(rb"@@ -(\d+)(?:,(\d+))? \+(\d+)(?:,(\d+))? @@")
 NO_NEWLINE = b"\\ No newline at end of file\n"
-
-
-class DiffError(Exception):
-    """A diff that cannot be read, or that does not fit the file it is for."""
 
 
 class FileDiff:
@@ -26,7 +24,10 @@ def split_lines(data):
 
 
 def parse(data):
-    """The FileDiffs of a patch for `patch -p1`; text before a file's `---` line is a comment."""
+    """The FileDiffs of a patch for `patch -p1`; text before a file's `---` line is a comment.
+
+    Raises Failure, in words that follow the patch's name, where it cannot be read.
+    """
     lines = split_lines(data)
     files = []
     at = 0
@@ -39,7 +40,7 @@ def parse(data):
         else:
             at += 1
     if not files or not all(one.hunks for one in files):
-        raise DiffError("is not a unified diff")
+        raise Failure("is not a unified diff")
     return files
 
 
@@ -48,16 +49,16 @@ def _file_header(minus, plus):
     creates = old == "/dev/null"
     path = new[2:]
     if not new.startswith("b/") or not (creates or old == "a/" + path):
-        raise DiffError(f"edits {old} to {new}: wanted a/PATH to b/PATH")
+        raise Failure(f"edits {old} to {new}: wanted a/PATH to b/PATH")
     if ".." in path.split("/"):
-        raise DiffError(f"leaves the tree: {path}")
+        raise Failure(f"leaves the tree: {path}")
     return FileDiff(path, creates)
 
 
 def _read_hunk(lines, at, hunks):
     match = HUNK.match(lines[at])
     if not match:
-        raise DiffError(f"has a hunk header that is none: {lines[at].decode().strip()}")
+        raise Failure(f"has a hunk header that is none: {lines[at].decode().strip()}")
     left, right = (1 if match.group(n) is None else int(match.group(n)) for n in (2, 4))
     before, after = [], []
     at += 1
@@ -65,7 +66,7 @@ def _read_hunk(lines, at, hunks):
         mark, text = (lines[at][:1], lines[at][1:]) if at < len(lines) else (b"", b"")
         sides = {b" ": (before, after), b"-": (before,), b"+": (after,)}.get(mark)
         if sides is None:
-            raise DiffError("breaks off inside a hunk")
+            raise Failure("breaks off inside a hunk")
         at += 1
         if lines[at : at + 1] == [NO_NEWLINE]:
             text = text[:-1]
@@ -73,7 +74,7 @@ def _read_hunk(lines, at, hunks):
         for side in sides:
             side.append(text)
     if (len(before), len(after)) != (left, right):
-        raise DiffError("has a hunk with other line counts than its header says")
+        raise Failure("has a hunk with other line counts than its header says")
     hunks.append((int(match.group(1)), before, after))
     return at
 
@@ -83,21 +84,21 @@ def apply(data, file_diff, moved_ok=True):
 
     Every line before must be there exactly. A hunk whose lines are not at the line that it names
     is taken where they are (a fork has other lines above) if that is one place only, and only with
-    MOVED_OK.
+    MOVED_OK. Raises Failure where the diff does not fit.
     """
     if file_diff.creates:
         if data is not None:
-            raise DiffError(f"{file_diff.path} exists already")
+            raise Failure(f"{file_diff.path} exists already")
         return b"".join(file_diff.hunks[0][2])
     if data is None:
-        raise DiffError(f"{file_diff.path} does not exist")
+        raise Failure(f"{file_diff.path} does not exist")
     lines = split_lines(data)
     result = []
     done = 0
     for start, before, after in file_diff.hunks:
         at = _find(lines, start, before, moved_ok)
         if at is None or at < done:
-            raise DiffError(f"{file_diff.path} has other lines than its line {start} on")
+            raise Failure(f"{file_diff.path} has other lines than its line {start} on")
         result += lines[done:at] + after
         done = at + len(before)
     return b"".join(result + lines[done:])
@@ -112,7 +113,7 @@ def apply_once(data, file_diff):
         return apply_once(data.replace(b"\r\n", b"\n"), file_diff).replace(b"\n", b"\r\n")
     try:
         return apply(data, file_diff)
-    except DiffError:
+    except Failure:
         if data is None or not _is_applied(data, file_diff):
             raise
         return data
@@ -125,7 +126,7 @@ def _is_applied(data, file_diff):
     backward.hunks = [(start, after, before) for start, before, after in file_diff.hunks]
     try:
         apply(data, backward)
-    except DiffError:
+    except Failure:
         return False
     return True
 

@@ -2,7 +2,7 @@
 
 import re
 
-from _common import fail
+from _common import Failure
 
 # What a CPU build defines of what upstream's tests ask for.
 DEFINED = {"CPU_ONLY", "USE_HDF5", "USE_LEVELDB", "USE_LMDB", "USE_OPENCV"}
@@ -25,7 +25,7 @@ def upstream_cases(tree):
             names.update(f"{name}.{case}" for name in suites)
     names = {name for name in names if "GPU" not in name}
     if len(names) != TOTAL:
-        fail(f"{len(names)} of upstream's test cases are in {tree}, not {TOTAL}")
+        raise Failure(f"{len(names)} of upstream's test cases are in {tree}, not {TOTAL}")
     return names
 
 

@@ -23,7 +23,6 @@ Exit status: 0 done (with --check: nothing to change), 1 failure (with --check: 
 """
 
 import argparse
-import os
 import re
 import sys
 from pathlib import Path
@@ -31,10 +30,10 @@ from pathlib import Path
 import _caffe_proto
 import _caffe_tree
 import _unified_diff
-from _applied_tree import AppliedTree, Refused
+from _applied_tree import AppliedTree, refused
 from _caffe_tree import PROTO
-from _common import ROOT, fail, write_atomic
-from _uncommitted import Unknown, uncommitted
+from _common import ROOT, Failure, program, write_atomic
+from _uncommitted import uncommitted
 
 OVERLAID = ["include/caffe", "src/caffe"]
 SOURCES = {".hpp", ".cpp", ".cu"}
@@ -42,25 +41,17 @@ FRAGMENT = ROOT / "proto" / "sigmoid_cross_entropy_weight_loss.proto"
 SERIES = ROOT / "caffe_patch" / "series"
 
 
-def main():
-    args = parse_arguments()
+def main(argv=None):
+    args = parse_arguments(argv)
     try:
-        status = act(args)
-        sys.stdout.flush()
-    except Refused as error:
-        fail(str(error), 2)
-    except BrokenPipeError:
-        # Who reads the output, as `head`, has read enough: what there was to do was done before.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(1)
-    except KeyboardInterrupt:
-        fail("interrupted: run it again to finish, or with --remove to take it back", 130)
+        return act(args)
     except OSError as error:
-        fail(f"{error.filename or args.tree}: {error.strerror}", 2 if args.check else 1)
-    sys.exit(status)
+        if not args.check or isinstance(error, BrokenPipeError):
+            raise
+        raise Failure(f"{error.filename or args.tree}: {error.strerror}", 2) from None
 
 
-def parse_arguments():
+def parse_arguments(argv):
     summary, details = __doc__.split("\n", 1)
     parser = argparse.ArgumentParser(
         description=summary, epilog=details, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -72,7 +63,7 @@ def parse_arguments():
     how = parser.add_mutually_exclusive_group()
     how.add_argument("--check", action="store_true", help="print the diff, write nothing")
     how.add_argument("--patch", metavar="FILE", type=Path, help="write the change as a patch")
-    args = parser.parse_args()
+    args = parser.parse_args(argv)
     if args.remove and args.patch:
         parser.error("argument --patch: not allowed with argument --remove")
     return args
@@ -104,7 +95,7 @@ def act(args):
 
 def check_is_caffe(tree):
     if tree.original(PROTO) is None:
-        raise Refused(f"{tree.root} is not a Caffe source tree: it has no {PROTO}")
+        raise refused(f"{tree.root} is not a Caffe source tree: it has no {PROTO}")
 
 
 def check_committed(tree, changes):
@@ -112,10 +103,10 @@ def check_committed(tree, changes):
     paths = [path for path, now, _ in changes if now is not None and path not in tree.files]
     try:
         found = uncommitted(tree.root, paths)
-    except Unknown as error:
+    except Failure as error:
         return [f"not looked for uncommitted changes: {error}"]
     if found:
-        raise Refused(
+        raise refused(
             f"{tree.root / found[0]} has changes that are not committed"
             + (f", and so have {len(found) - 1} more that are to change" if found[1:] else "")
             + ": commit or stash them, and run this again"
@@ -157,19 +148,20 @@ def wanted_files(tree, modernize):
     out, a line each."""
     reason = _caffe_tree.why_not(tree.root, tree.original)
     if reason:
-        raise Refused(f"{tree.root} {reason}")
+        raise refused(f"{tree.root} {reason}")
     added = addition()
     check_layer_is_new(tree, added.message[: -len("Parameter")])
     wanted = {}
     for path, source in overlay():
         if tree.original(path) is not None:
-            raise Refused(f"{tree.root / path} exists and is not ours: left as it is")
+            raise refused(f"{tree.root / path} exists and is not ours: left as it is")
         wanted[path] = source.read_bytes()
     left_out = apply_series(tree, wanted) if modernize else []
+    proto = wanted.get(PROTO, tree.original(PROTO))
     try:
-        wanted[PROTO] = added.add_to(wanted.get(PROTO, tree.original(PROTO)))
-    except _caffe_proto.ProtoError as error:
-        raise Refused(f"{tree.root / PROTO} {error}: left as it is") from None
+        wanted[PROTO] = added.add_to(proto)
+    except Failure as error:
+        raise refused(f"{tree.root / PROTO} {error}: left as it is") from None
     return wanted, left_out
 
 
@@ -189,7 +181,7 @@ def check_layer_is_new(tree, layer_type):
     for source in sorted((tree.root / "src" / "caffe").rglob("*.c*")):
         path = source.relative_to(tree.root).as_posix()
         if source.is_file() and registration.search(tree.original(path) or b""):
-            raise Refused(f"{source} already has a layer {layer_type}: left as it is")
+            raise refused(f"{source} already has a layer {layer_type}: left as it is")
 
 
 def series():
@@ -206,17 +198,17 @@ def apply_series(tree, wanted):
     """
     left_out = []
     for patch in series():
-        patched = {}
+        edits = _unified_diff.parse(patch.read_bytes())
+        before = {one.path: wanted.get(one.path, tree.original(one.path)) for one in edits}
+        there = [one for one in edits if before[one.path] is not None]
         try:
-            for one in _unified_diff.parse(patch.read_bytes()):
-                data = wanted.get(one.path, tree.original(one.path))
-                if data is not None:
-                    patched[one.path] = _unified_diff.apply_once(data, one)
-            wanted.update(patched)
-        except _unified_diff.DiffError as error:
+            wanted.update(
+                {one.path: _unified_diff.apply_once(before[one.path], one) for one in there}
+            )
+        except Failure as error:
             left_out.append(f"caffe_patch/{patch.name} does not fit and is left out: {error}")
     return left_out
 
 
 if __name__ == "__main__":
-    main()
+    program(main, "interrupted: run it again to finish, or with --remove to take it back")

@@ -7,8 +7,7 @@ build/VARIANT/cmake, and what is built is installed. build/VARIANT/install is at
 whole installation or absent. What the compiler prints goes to build/VARIANT/build.log.
 
 The variant sanitize is Caffe and our C++ tests under AddressSanitizer and
-UndefinedBehaviorSanitizer; it is not installed. The variant gpu is CUDA's as it is carried to a
-machine with a GPU, with little of what such a machine lacks (devtools/gpu_bundle.py).
+UndefinedBehaviorSanitizer; it is not installed.
 """
 
 import argparse
@@ -22,16 +21,19 @@ import subprocess
 import sys
 from pathlib import Path
 
-from _common import ROOT, fail
+import apply
+import fetch
+from _common import ROOT, Failure, program
 
 SOURCE = ROOT / "build" / "source" / "caffe"
 SCRIPTS = ROOT / "scripts"
+LAUNCHER = ROOT / "python" / "weighted-loss"
 # Debian's folders alone: pyenv's and conda's hold other compilers, libraries and Pythons.
 PATH = "/usr/sbin:/usr/bin:/sbin:/bin"
 FOREIGN = re.compile(r"PYTHON|CONDA|CMAKE_PREFIX_PATH|LD_LIBRARY_PATH|LIBRARY_PATH|C.*INCLUDE_PATH")
 GIB = 1 << 30
 # Measured: what a build from nothing takes, tests and installation included, and some room.
-DISK_NEEDED = {"cpu": GIB / 2, "cuda": 3 * GIB, "gpu": 2 * GIB, "sanitize": GIB / 2}
+DISK_NEEDED = {"cpu": GIB / 2, "cuda": 3 * GIB, "sanitize": GIB / 2}
 # The largest of Caffe's source files takes about this much to compile.
 MEMORY_A_JOB = 1.5 * GIB
 # Whatever they find ends the program. The assertions are libstdc++'s, of indices and the like.
@@ -62,10 +64,6 @@ def cuda_arguments():
     return cmake_arguments()
 
 
-def gpu_arguments():
-    return [*cuda_arguments(), *only_what_tests_use(), only_tests("*_loss*")]
-
-
 def sanitize_arguments():
     """A build type of its own has no -O3."""
     return [
@@ -94,7 +92,6 @@ def only_tests(upstream=None):
 CMAKE_ARGUMENTS = {
     "cpu": cpu_arguments,
     "cuda": cuda_arguments,
-    "gpu": gpu_arguments,
     "sanitize": sanitize_arguments,
 }
 
@@ -102,15 +99,38 @@ CMAKE_ARGUMENTS = {
 class Build:
     """The folders of one variant, and the steps that fill them, in order."""
 
-    def __init__(self, variant, jobs, folder=None):
+    def __init__(self, variant, jobs, folder=None, options=()):
+        """options: what CMake is told besides."""
         self.variant = variant
         self.jobs = jobs
+        self.options = options
         self.folder = folder or ROOT / "build" / variant
         self.tree = self.folder / "caffe"
         self.cmake = self.folder / "cmake"
         self.install = self.folder / "install"
         self.tests = self.cmake / "caffe" / "test" / "test.testbin"
+        self.programs = self.cmake / "tests"
         self.log = self.folder / "build.log"
+        # There where another machine built it (devtools/gpu_bundle.py), and what of.
+        self.prebuilt = self.folder / "bundle.json"
+
+    def make(self, source=None, tests=False):
+        """All of it; source: a tree or tarball of upstream Caffe to use."""
+        if self.prebuilt.exists():
+            print(f"build: {self.folder} was built elsewhere: {self.prebuilt} says of what")
+            return
+        with only_one(self.folder):
+            self.check_disk()
+            fetch.fetch(source, SOURCE)
+            self.copy_tree()
+            self.log.write_text("")
+            apply.main([str(self.tree), "--modernize"])
+            self.configure()
+            if self.variant == "sanitize":
+                self.compile([self.tests.name])
+                return
+            self.compile(["all", "test_programs"] if tests else ["all"])
+            self.install_built()
 
     def check_disk(self):
         """Say so before an hour's work, not after it."""
@@ -119,7 +139,7 @@ class Build:
         free = shutil.disk_usage(self.folder).free
         needed = DISK_NEEDED[self.variant]
         if free < needed:
-            fail(
+            raise Failure(
                 f"the disk of {self.folder} has {free / GIB:.1f} GiB free and the build needs "
                 f"{needed / GIB:.1f} GiB: free some space and run it again"
             )
@@ -132,7 +152,11 @@ class Build:
         partial = self.folder / "caffe.partial"
         for old in (partial, self.tree):
             shutil.rmtree(old, ignore_errors=True)
-        shutil.copytree(SOURCE, partial, symlinks=True)
+        try:
+            shutil.copytree(SOURCE, partial, symlinks=True)
+        except shutil.Error as error:
+            (_, target, why), *_ = error.args[0]
+            raise Failure(f"cannot copy to {target}: {why}") from None
         # PyPI's sdist lacks this file, which Caffe's CMake code includes and nothing of ours needs.
         examples = partial / "examples" / "CMakeLists.txt"
         examples.parent.mkdir(exist_ok=True)
@@ -146,7 +170,7 @@ class Build:
         not notice a new one.
         """
         arguments = [f"-DCAFFE_TREE={self.tree}", f"-DCMAKE_INSTALL_PREFIX={self.install}"]
-        arguments += CMAKE_ARGUMENTS[self.variant]()
+        arguments += [*CMAKE_ARGUMENTS[self.variant](), *self.options]
         names = [str(path) for path in files_in(self.tree / "include", self.tree / "src")]
         key = digest([*arguments, *names])
         stamp = self.cmake / "configured"
@@ -176,15 +200,20 @@ class Build:
         replaced = self.folder / "install.replaced"
         shutil.rmtree(partial, ignore_errors=True)
         self.run(["cmake", "--install", self.cmake, "--prefix", partial])
-        # The article's Python layer and its package, beside pycaffe.
-        caches = shutil.ignore_patterns("__pycache__")
-        shutil.copytree(ROOT / "python", partial / "python", ignore=caches, dirs_exist_ok=True)
+        self.install_python(partial)
         (partial / "installed").write_text(key)
         shutil.rmtree(replaced, ignore_errors=True)
         if self.install.exists():
             self.install.rename(replaced)
         partial.rename(self.install)
         shutil.rmtree(replaced, ignore_errors=True)
+
+    def install_python(self, prefix):
+        """The article's Python layer and the tools, beside pycaffe, and the tools' launcher."""
+        (prefix / "bin").mkdir(exist_ok=True)
+        shutil.copy(LAUNCHER, prefix / "bin")
+        others = shutil.ignore_patterns(LAUNCHER.name, "CMakeLists.txt", "*.cpp", "__pycache__")
+        shutil.copytree(ROOT / "python", prefix / "python", ignore=others, dirs_exist_ok=True)
 
     def run(self, argv, show=None):
         """Run a command with its output in the log, each line also given to SHOW."""
@@ -203,7 +232,9 @@ class Build:
                     errors="replace",
                 )
             except FileNotFoundError:
-                fail(f"{argv[0]} is not installed; run without DEPS=off, or apt-get install it")
+                raise Failure(
+                    f"{argv[0]} is not installed; run without DEPS=off, or apt-get install it"
+                ) from None
             for line in process.stdout:
                 log.write(line)
                 lines.append(line)
@@ -213,7 +244,7 @@ class Build:
         if status != 0:
             self.report_failure(argv[0], status, lines)
 
-    def report_failure(self, program, status, lines):
+    def report_failure(self, name, status, lines):
         at = next((i for i, line in enumerate(lines) if line.startswith("FAILED:")), -25)
         # The line after FAILED is the compiler's command line, a screenful that says nothing.
         excerpt = [line for line in lines[at:] if len(line) < 500][:25]
@@ -221,7 +252,7 @@ class Build:
         text = "".join(lines)
         causes = (what for pattern, what in CAUSES if re.search(pattern, text, re.MULTILINE))
         cause = next(causes, "the lines above say why")
-        fail(f"{program} failed with status {status}: {cause} (all of it is in {self.log})")
+        raise Failure(f"{name} failed with status {status}: {cause} (all of it is in {self.log})")
 
 
 class Progress:
@@ -294,13 +325,6 @@ def only_one(folder):
         yield
 
 
-def script(name, *arguments):
-    """Run another of our programs; it has said itself what went wrong."""
-    status = subprocess.run([sys.executable, SCRIPTS / name, *arguments]).returncode
-    if status != 0:
-        sys.exit(status)
-
-
 def positive(text):
     number = int(text)
     if number < 1:
@@ -311,7 +335,7 @@ def positive(text):
 def parse_arguments():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("variant", choices=sorted(CMAKE_ARGUMENTS))
-    parser.add_argument("--source", help="a tree or tarball of upstream Caffe to use")
+    parser.add_argument("--source", type=Path, help="a tree or tarball of upstream Caffe to use")
     parser.add_argument("--tests", action="store_true", help="build the C++ tests too")
     parser.add_argument(
         "--jobs", type=positive, default=default_jobs(), help="compilers at a time (%(default)s)"
@@ -321,28 +345,8 @@ def parse_arguments():
 
 def main():
     arguments = parse_arguments()
-    build = Build(arguments.variant, arguments.jobs)
-    with only_one(build.folder):
-        build.check_disk()
-        script("fetch.py", *(["--source", arguments.source] if arguments.source else []))
-        build.copy_tree()
-        build.log.write_text("")
-        script("apply.py", build.tree, "--modernize")
-        build.configure()
-        if arguments.variant == "sanitize":
-            build.compile([build.tests.name])
-            return
-        build.compile(["all", build.tests.name] if arguments.tests else ["all"])
-        build.install_built()
+    Build(arguments.variant, arguments.jobs).make(arguments.source, arguments.tests)
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    except KeyboardInterrupt:
-        fail("interrupted; the next run goes on from here", 130)
-    except shutil.Error as error:
-        (_, target, why), *_ = error.args[0]
-        fail(f"cannot copy to {target}: {why}")
-    except OSError as error:
-        fail(f"{error.filename or ROOT / 'build'}: {error.strerror}")
+    program(main, "interrupted; the next run resumes where this one stopped")

@@ -1,5 +1,5 @@
 #!/usr/bin/python3
-"""Find the CUDA to build with, and say where it is.
+"""Find the CUDA to build with, and say where it is; find its libraries for what was built.
 
 That is the machine's own nvcc, cuBLAS, cuRAND and NCCL: nvcc from $CUDACXX, PATH or
 /usr/local/cuda. Whichever of them is missing comes from NVIDIA's packages on PyPI, in the version
@@ -13,11 +13,12 @@ import os
 import re
 import shutil
 import subprocess
+import sys
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
-from _common import ROOT, fail
+from _common import ROOT, Failure, program, run
 from make_venv import make_venv
 
 WHEELS = ROOT / "build" / "cuda" / "wheels"
@@ -85,13 +86,13 @@ def machine_nvcc():
     places = [named] if named else ["nvcc", "/usr/local/cuda/bin/nvcc"]
     found = next(filter(None, map(shutil.which, places)), None)
     if named and not found:
-        fail(f"{named} does not exist; CUDACXX names it", 2)
+        raise Failure(f"{named} does not exist; CUDACXX names it", 2)
     if not found:
         return None, DEFAULT_VERSION
     said = subprocess_output([found, "--version"])
     release = re.search(r"release (\d+\.\d+)", said or "")
     if not release:
-        fail(f"{found} is no nvcc" + ("; CUDACXX names it" if named else ""), 2)
+        raise Failure(f"{found} is no nvcc" + ("; CUDACXX names it" if named else ""), 2)
     if not builds(found, NVCC, suffix=".cu"):
         print(f"cuda_toolkit: {found} cannot build a program here, so it is not used", flush=True)
         return None, DEFAULT_VERSION
@@ -121,7 +122,7 @@ def install(version, parts, wheels):
     names = ", ".join(part.library for part in parts)
     major = version.split(".")[0]
     if int(major) < OLDEST_ON_PYPI:
-        fail(
+        raise Failure(
             f"CUDA {version} is here without {names}, and PyPI has that for CUDA {OLDEST_ON_PYPI} "
             "and later: install it from where that CUDA came from"
         )
@@ -131,9 +132,8 @@ def install(version, parts, wheels):
     lines = [part.package.format(version=version, major=major) for part in parts]
     requirements.write_text("".join(f"{line}\n" for line in lines))
     make_venv(wheels, requirements)
-    prefixes = sorted(
-        path.parent for path in wheels.glob("lib/python3*/site-packages/nvidia/*/lib")
-    )
+    sites = wheels.glob("lib/python3*/site-packages")
+    prefixes = [path.parent for site in sites for path in package_folders(site)]
     for prefix in prefixes:
         complete(prefix)
     return prefixes
@@ -160,16 +160,22 @@ def architectures(text, known):
         return ";".join(f"{n}" if n == PTX_ARCHITECTURE else f"{n}-real" for n in chosen)
     if text in ARCHITECTURE_WORDS:
         if text == "native" and not any(map(os.path.exists, GPU_DEVICES)):
-            fail("CUDA_ARCH=native, and this machine has no NVIDIA GPU: name one, as in 90", 2)
+            raise Failure(
+                "CUDA_ARCH=native, and this machine has no NVIDIA GPU: name one, as in 90", 2
+            )
         return text
     words = re.split(r"[;, ]+", text.strip())
     for word in words:
         number = ARCHITECTURE.fullmatch(word)
         if not number:
-            fail(f"CUDA_ARCH: {word} is no GPU architecture, as native, 90 or 80,90 are", 2)
+            raise Failure(
+                f"CUDA_ARCH: {word} is no GPU architecture, as native, 90 or 80,90 are", 2
+            )
         if known and int(number[1]) not in known:
             numbers = ", ".join(map(str, sorted(known)))
-            fail(f"CUDA_ARCH: this nvcc does not compile for {word}, only for {numbers}", 2)
+            raise Failure(
+                f"CUDA_ARCH: this nvcc does not compile for {word}, only for {numbers}", 2
+            )
     return ";".join(words)
 
 
@@ -198,6 +204,67 @@ def cmake_arguments():
     ]
 
 
+def environment(binary):
+    """The caller's environment, in which the built binary finds CUDA's libraries.
+
+    Where it finds them by itself, as what `make cuda` built here does, that is os.environ.
+    """
+    missing = unresolved(binary)
+    folders = library_folders()
+    found = {name: next((f for f in folders if (f / name).exists()), None) for name in missing}
+    lost = [name for name, folder in found.items() if not folder]
+    if lost:
+        raise Failure(
+            f"{', '.join(lost)}: in none of {len(folders)} folders of Python's packages and CUDA "
+            "toolkits; install NVIDIA's package for it, or name its folder in LD_LIBRARY_PATH",
+            2,
+        )
+    # The named folders last: the driver's may be known by them alone.
+    path = dict.fromkeys(map(str, [*found.values(), *named_folders()]))
+    return {**os.environ, "LD_LIBRARY_PATH": ":".join(path)} if found else dict(os.environ)
+
+
+def unresolved(binary):
+    """The names of the shared libraries that a program or library does not find."""
+    said = run(["ldd", binary], stdout=subprocess.PIPE, text=True).stdout
+    return list(dict.fromkeys(re.findall(r"^\s+(\S+) => not found", said, re.MULTILINE)))
+
+
+def named_folders():
+    """Those of LD_LIBRARY_PATH, whose empty parts are the folder that a program runs in."""
+    names = os.environ.get("LD_LIBRARY_PATH", "").split(":")
+    return [Path(name).absolute() for name in names if name]
+
+
+def library_folders():
+    """Where CUDA's libraries may lie: named, of Python's packages, of toolkits, of the system."""
+    sites = [*map(str, WHEELS.glob("lib/python3*/site-packages")), *filter(None, sys.path)]
+    sites += map(str, Path("/opt").glob("*/.venv/lib/python3*/site-packages"))
+    sites += map(str, Path("/usr").glob("*/lib/python3*/dist-packages"))
+    folders = [*named_folders(), *(path for site in sites for path in package_folders(Path(site)))]
+    inside = ("lib64", "targets/x86_64-linux/lib")
+    folders += [toolkit / name for toolkit in toolkits() for name in inside]
+    folders += [Path("/usr/lib/x86_64-linux-gnu"), Path("/usr/lib64")]
+    return [folder for folder in dict.fromkeys(folders) if folder.is_dir()]
+
+
+def package_folders(site):
+    """The library folders of NVIDIA's Python packages."""
+    return sorted(site.glob("nvidia/*/lib"))
+
+
+def toolkits():
+    return sorted(Path("/usr/local").glob("cuda*"), reverse=True)
+
+
+def compute_sanitizer():
+    """NVIDIA's program, of PATH, a toolkit or its own package; None where it is not there."""
+    places = [*(toolkit / "bin" for toolkit in toolkits())]
+    places += [path.parent for path in Path("/opt/nvidia").glob("**/compute-sanitizer")]
+    path = ":".join(map(str, places))
+    return shutil.which("compute-sanitizer") or shutil.which("compute-sanitizer", path=path)
+
+
 def main():
     argparse.ArgumentParser(description=__doc__.splitlines()[0]).parse_args()
     toolkit = find()
@@ -208,4 +275,4 @@ def main():
 
 
 if __name__ == "__main__":
-    main()
+    program(main)

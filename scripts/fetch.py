@@ -12,7 +12,6 @@ refused tree differs, and those that git tracks although .gitignore names them.
 
 import argparse
 import contextlib
-import errno
 import fcntl
 import json
 import os
@@ -22,8 +21,8 @@ from pathlib import Path
 
 import _download
 import _unified_diff
-from _common import ROOT, fail
-from _git_tree import EXECUTABLE, FILE, NotATree, git_id, read, tree_id
+from _common import ROOT, Failure, program
+from _git_tree import EXECUTABLE, FILE, git_id, read, tree_id
 
 DATA = Path(__file__).resolve().parent / "caffe_source"
 SOURCE = json.loads((DATA / "source.json").read_text())
@@ -34,13 +33,6 @@ LISTED = {
         line.split(" ", 2) for line in (DATA / "files.txt").read_text().splitlines()
     )
 }
-
-
-class Refused(Exception):
-    """Where a tree differs from upstream's."""
-
-    def __init__(self, path, got, wanted):
-        super().__init__(f"{path}: got {got}, wanted {wanted}")
 
 
 def main():
@@ -54,13 +46,7 @@ def main():
         help="where to put it (default: build/source/caffe)",
     )
     arguments = parser.parse_args()
-    try:
-        fetch(arguments.source, arguments.dest)
-    except OSError as error:
-        full = error.errno in (errno.ENOSPC, errno.EDQUOT)
-        fail(f"{error.filename or arguments.dest}: {error.strerror}" + "; make room" * full)
-    except KeyboardInterrupt:
-        fail("interrupted; the next run takes it up again", 130)
+    fetch(arguments.source, arguments.dest)
 
 
 def fetch(source, dest):
@@ -90,19 +76,17 @@ def alone_in(folder):
 
 def named(source):
     """The files of the tree or tarball that the user named."""
+    files = upstream_part(source)
+    if not any(path.startswith("src/caffe/") for path in files):
+        raise Failure(f"{source} holds no Caffe: there is no src/caffe/ in it", 2)
     try:
-        files = upstream_part(source)
-        if not any(path.startswith("src/caffe/") for path in files):
-            raise NotATree(f"{source} holds no Caffe: there is no src/caffe/ in it")
         verify(files)
-    except NotATree as error:
-        fail(error, 2)
-    except Refused as error:
-        fail(
+    except Failure as error:
+        raise Failure(
             f"{source} is not upstream's Caffe {SOURCE['commit'][:7]}: {error}"
             " (to add the layer to a changed Caffe, run scripts/apply.py on it)",
             2,
-        )
+        ) from None
     return files
 
 
@@ -115,7 +99,7 @@ def is_upstream(dest):
         return False
     try:
         verify(upstream_part(dest), SOURCE["pypi"]["left_out"])
-    except Refused as error:
+    except Failure as error:
         print(f"fetch: {dest} was changed and is fetched anew: {error}")
         return False
     return True
@@ -134,10 +118,10 @@ def found(folder):
     for package, download, files_of in sources:
         try:
             return files_of(download(package, folder))
-        except (_download.Unavailable, NotATree, Refused) as error:
+        except Failure as error:
             reasons.append(f"{package['file']}: {error}")
             print(f"fetch: {reasons[-1]}", flush=True)
-    fail(f"no Caffe: {'; '.join(reasons)}; name a tree or tarball with CAFFE_SOURCE=PATH")
+    raise Failure(f"no Caffe: {'; '.join(reasons)}; name a tree or tarball with CAFFE_SOURCE=PATH")
 
 
 def debian(tarball):
@@ -158,22 +142,26 @@ def pypi(tarball):
 
 
 def verify(files, may_lack=()):
-    """Raise Refused unless FILES are upstream's. A path in MAY_LACK is right when it is missing."""
+    """Raise Failure unless FILES are upstream's. A path in MAY_LACK is right when it is missing."""
     for top, wanted in SOURCE["trees"].items():
         inside = {path[len(top) + 1 :]: files[path] for path in files if path.startswith(top + "/")}
         if (inside or top not in may_lack) and tree_id(inside) != wanted:
-            raise first_difference(files, top)
+            refuse_first_difference(files, top)
     for path, wanted in SOURCE["files"].items():
         got = described(files.get(path))
         if (path in files or path not in may_lack) and got.split(" ")[-1] not in wanted:
-            raise Refused(path, got, " or ".join(wanted))
+            refuse(path, got, " or ".join(wanted))
 
 
-def first_difference(files, top):
+def refuse(path, got, wanted):
+    raise Failure(f"{path}: got {got}, wanted {wanted}")
+
+
+def refuse_first_difference(files, top):
     for path in sorted({*LISTED, *files}):
         got, wanted = described(files.get(path)), LISTED.get(path, "nothing")
         if path.startswith(top + "/") and got != wanted:
-            return Refused(path, got, wanted)
+            refuse(path, got, wanted)
     raise AssertionError(f"files.txt is not the list of the files in {top}")
 
 
@@ -197,4 +185,4 @@ def place(files, dest):
 
 
 if __name__ == "__main__":
-    main()
+    program(main)

@@ -10,7 +10,7 @@ import os
 import shutil
 import subprocess
 
-from _common import ROOT, fail, run
+from _common import ROOT, Failure, program, run
 
 LISTS = ROOT / "scripts" / "packages"
 INSTALL = ["apt-get", "install", "--yes", "--no-install-recommends"]
@@ -28,10 +28,7 @@ def main():
     arguments = parser.parse_args()
     if os.environ.get("DEPS") == "off":
         return
-    try:
-        install(missing(packages_for(arguments.purpose)), arguments.optional)
-    except KeyboardInterrupt:
-        fail("interrupted; run it again", 130)
+    install(missing(packages_for(arguments.purpose)), arguments.optional)
 
 
 def packages_for(purposes):
@@ -47,7 +44,7 @@ def read_list(name):
 
 def missing(packages):
     if not shutil.which("dpkg-query") or not shutil.which("apt-get"):
-        fail(
+        raise Failure(
             "this is no Debian: install what the files in scripts/packages name by your own means,"
             " then run it again with DEPS=off"
         )
@@ -72,9 +69,11 @@ def install(packages, optional=False):
     if optional:
         print(f"install_packages: going on without; by hand, as root: {by_hand}", flush=True)
     elif root:
-        fail(f"apt-get failed, as it says above; put that right, or run as root: {by_hand}")
+        raise Failure(
+            f"apt-get failed, as it says above; put that right, or run as root: {by_hand}"
+        )
     else:
-        fail(f"neither root nor sudo here; have an administrator run: {by_hand}")
+        raise Failure(f"neither root nor sudo here; have an administrator run: {by_hand}")
 
 
 def installs(root, packages):
@@ -105,4 +104,4 @@ def apt(root, argv):
 
 
 if __name__ == "__main__":
-    main()
+    program(main)

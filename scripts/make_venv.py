@@ -10,10 +10,9 @@ import argparse
 import hashlib
 import shutil
 import subprocess
-import sys
 from pathlib import Path
 
-from _common import fail
+from _common import program, run
 
 PYTHON = Path("/usr/bin/python3")
 STAMP = "complete"
@@ -22,12 +21,8 @@ STAMP = "complete"
 def stamp_text(python, requirements):
     """What the environment depends on: the interpreter, by version, and the requirements."""
     ask = "import sys; print(sys.version)"
-    try:
-        version = subprocess.run(
-            [python, "-I", "-c", ask], check=True, stdout=subprocess.PIPE
-        ).stdout
-    except (OSError, subprocess.CalledProcessError):
-        fail(f"{python} does not run; install it: apt-get install python3")
+    asking = [python, "-I", "-c", ask]
+    version = run(asking, remedy="apt-get install python3", stdout=subprocess.PIPE).stdout
     wanted = requirements.read_bytes() if requirements else b""
     return hashlib.sha256(version + wanted).hexdigest() + "\n"
 
@@ -41,23 +36,14 @@ def make_venv(folder, requirements=None, python=PYTHON):
     print(f"make_venv: making {folder}", flush=True)
     shutil.rmtree(folder, ignore_errors=True)
     kind = [] if requirements else ["--system-site-packages", "--without-pip"]
-    call([python, "-I", "-m", "venv", *kind, folder], "apt-get install python3-venv")
+    making = [python, "-I", "-m", "venv", *kind, folder]
+    run(making, quiet=True, remedy="apt-get install python3-venv")
     if requirements:
         pip = [inside, "-m", "pip", "--disable-pip-version-check", "install", "--quiet"]
-        call([*pip, "--requirement", requirements], "is the network there?")
+        run([*pip, "--requirement", requirements], quiet=True, remedy="is the network there?")
     # Last, so that an environment whose making was interrupted is not taken for a whole one.
     (folder / STAMP).write_text(stamp)
     return inside
-
-
-def call(argv, remedy):
-    done = subprocess.run(argv, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
-    if done.returncode != 0:
-        lines = done.stdout.strip().splitlines() or ["no output"]
-        full = any("No space left" in line for line in lines)
-        print(done.stdout, file=sys.stderr, end="")
-        words = " ".join(map(str, argv))
-        fail(f"{words} failed: {'the disk is full' if full else remedy}")
 
 
 def main():
@@ -69,4 +55,4 @@ def main():
 
 
 if __name__ == "__main__":
-    main()
+    program(main)

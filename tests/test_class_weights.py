@@ -1,4 +1,4 @@
-"""`python -m weighted_sigmoid_loss class-weights`: what it reads, counts, prints and refuses."""
+"""`weighted-loss class-weights`: what it reads, counts, prints and refuses."""
 
 import io
 import json
@@ -16,7 +16,8 @@ import pytest
 from caffe.proto import caffe_pb2
 from google.protobuf import text_format
 
-from weighted_sigmoid_loss import counts, labels, progress, schemes
+from weighted_loss_tools import counts, labels, progress
+from weighted_sigmoid_loss import schemes
 
 # 8 instances of 3 channels: 4, 2 and 1 positives.
 TARGETS = np.array([[1, 0, 0]] * 3 + [[1, 1, 0]] + [[0, 1, 0]] + [[0, 0, 1]] + [[0, 0, 0]] * 2)
@@ -63,8 +64,8 @@ def write_npy(path, array):
 
 
 @pytest.fixture
-def class_weights(package_command):
-    return lambda *arguments: package_command("class-weights", *arguments)
+def class_weights(tools_command):
+    return lambda *arguments: tools_command("class-weights", *arguments)
 
 
 @pytest.fixture
@@ -574,7 +575,7 @@ def test_missing_package_is_named(module, tmp_path):
     source = tmp_path / ("train.txt" if module == "h5py" else "db")
     path = [tmp_path / "lib", Path(labels.__file__).parent.parent, *sys.path]
     done = subprocess.run(
-        [sys.executable, "-m", "weighted_sigmoid_loss", "class-weights", source],
+        [sys.executable, "-m", "weighted_loss_tools", "class-weights", source],
         env={**os.environ, "PYTHONPATH": os.pathsep.join(map(str, path))},
         cwd=tmp_path,
         capture_output=True,

@@ -7,7 +7,6 @@ from pathlib import Path
 import pytest
 
 import cuda_toolkit
-import gpu_bundle
 from build import Build
 from cuda_toolkit import GPU_DEVICES
 
@@ -62,23 +61,11 @@ def test_solver_mode_gpu_is_refused_and_cpu_trains(tmp_path):
     assert status == 0 and "Optimization Done." in said
 
 
-def test_programs_for_a_gpu_compile_and_start(tmp_path, monkeypatch):
-    """Those of the bundle, with this Caffe, which has more than the bundle's."""
-    monkeypatch.setenv("CUDA_ARCH", "90")
-    monkeypatch.setattr(gpu_bundle, "BUILD", CUDA)
-    toolkit = cuda_toolkit.find()
-    for name in ("bin", "lib"):
-        (tmp_path / name).mkdir()
-    gpu_bundle.compile_all(toolkit, tmp_path)
-    libraries = [CUDA.install / "lib", *(prefix / "lib" for prefix in toolkit.prefixes)]
-    environment = {**os.environ, "LD_LIBRARY_PATH": ":".join(map(str, libraries))}
+def test_programs_for_a_gpu_start():
+    def ended(name, *arguments):
+        argv = [CUDA.programs / name, *arguments]
+        return subprocess.run(argv, capture_output=True, timeout=60).returncode
 
-    def status(name, *arguments):
-        argv = [tmp_path / "bin" / name, *arguments]
-        return subprocess.run(argv, env=environment, capture_output=True, timeout=60).returncode
-
-    assert status("golden", TESTS / "golden.json", "cpu") == 0
-    assert [status(name) for name in ("golden", "nccl", "device")] == [2, 2, 2]
-    found, left_out = gpu_bundle.loaded_libraries([tmp_path / "lib" / "adapter.so"], libraries)
-    assert "libcaffe.so.1.0.0" in found
-    assert {name.split(".")[0] for name in left_out} >= {"libcublas", "libcurand", "libnccl"}
+    assert ended("golden", TESTS / "golden.json", "cpu") == 0
+    assert [ended(name) for name in ("golden", "nccl", "device")] == [2, 2, 2]
+    assert cuda_toolkit.unresolved(CUDA.tests) == []

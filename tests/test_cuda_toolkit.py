@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from _common import Failure
+
 ROOT = Path(__file__).resolve().parent.parent
 KNOWN = {75, 80, 86, 89, 90, 100, 103, 110, 120, 121}
 # An nvcc that finds every library but those that $LACKS names.
@@ -86,23 +88,23 @@ def test_without_a_working_nvcc_all_is_installed(
     assert os.readlink(found.prefixes[0] / "lib64") == "lib"
 
 
-def test_an_old_toolkit_is_not_completed_from_pypi(toolkit, fake_nvcc, pip, tmp_path, capsys):
+def test_an_old_toolkit_is_not_completed_from_pypi(toolkit, fake_nvcc, pip, tmp_path):
     fake_nvcc("10.2", lacks="nccl")
-    with pytest.raises(SystemExit) as stop:
+    with pytest.raises(Failure) as stop:
         toolkit.find(tmp_path / "wheels")
-    assert stop.value.code == 1
-    assert "CUDA 10.2 is here without nccl" in capsys.readouterr().err
+    assert stop.value.status == 1
+    assert "CUDA 10.2 is here without nccl" in str(stop.value)
 
 
 @pytest.mark.parametrize(
     ("name", "message"), [("/bin/true", "is no nvcc"), ("none", "does not exist")]
 )
-def test_what_is_no_nvcc_is_refused(toolkit, monkeypatch, tmp_path, capsys, name, message):
+def test_what_is_no_nvcc_is_refused(toolkit, monkeypatch, tmp_path, name, message):
     monkeypatch.setenv("CUDACXX", name)
-    with pytest.raises(SystemExit) as stop:
+    with pytest.raises(Failure) as stop:
         toolkit.find(tmp_path / "wheels")
-    assert stop.value.code == 2
-    assert f"{name} {message}; CUDACXX names it" in capsys.readouterr().err
+    assert stop.value.status == 2
+    assert f"{name} {message}; CUDACXX names it" in str(stop.value)
 
 
 @pytest.mark.parametrize(
@@ -128,12 +130,12 @@ def test_architectures(toolkit, text, known, wanted):
         ("native", "this machine has no NVIDIA GPU"),
     ],
 )
-def test_wrong_architectures(toolkit, monkeypatch, capsys, text, message):
+def test_wrong_architectures(toolkit, monkeypatch, text, message):
     monkeypatch.setattr(toolkit, "GPU_DEVICES", [])
-    with pytest.raises(SystemExit) as stop:
+    with pytest.raises(Failure) as stop:
         toolkit.architectures(text, KNOWN)
-    assert stop.value.code == 2
-    assert message in capsys.readouterr().err
+    assert stop.value.status == 2
+    assert message in str(stop.value)
 
 
 @pytest.mark.skipif(not shutil.which("nvcc"), reason="needs nvcc")
@@ -151,9 +153,9 @@ def test_cuda_check_refuses(toolkit, tmp_path, monkeypatch, capfd, code, message
     source = tmp_path / "wrong.cu"
     source.write_text(code)
     nvcc = toolkit.Toolkit(Path(shutil.which("nvcc")), "", [])
-    with pytest.raises(SystemExit) as stop:
+    with pytest.raises(Failure) as stop:
         compile_cuda.compile_file(source, nvcc, [], ["90"], tmp_path)
-    assert stop.value.code == 1
+    assert stop.value.status == 1
     assert message in capfd.readouterr().err
 
 
@@ -174,9 +176,9 @@ def test_cuda_check_refuses_for_old_gpus(toolkit, tmp_path, monkeypatch, capfd, 
     monkeypatch.setattr(old, "ROOT", tmp_path)
     source = tmp_path / "wrong.cu"
     source.write_text(code)
-    with pytest.raises(SystemExit) as stop:
+    with pytest.raises(Failure) as stop:
         old.compile_file(source, old.find_clang(), cuda, folders, tmp_path)
-    assert stop.value.code == 1
+    assert stop.value.status == 1
     assert message in capfd.readouterr().err
 
 
@@ -189,3 +191,54 @@ def test_installed_programs_find_the_packages(toolkit, monkeypatch, tmp_path):
     assert f"-DCMAKE_SHARED_LINKER_FLAGS={rpath}" in arguments
     assert f"-DCMAKE_PREFIX_PATH={tmp_path}/cu13;{tmp_path}/nccl" in arguments
     assert "-DCMAKE_CUDA_ARCHITECTURES=90" in arguments
+
+
+# CUDA's libraries, for what was built
+
+
+@pytest.fixture
+def needs(toolkit, tmp_path, monkeypatch):
+    """A program that ldd says to lack a library; the folders to look in are made up."""
+    ldd = tmp_path / "bin" / "ldd"
+    ldd.parent.mkdir()
+    ldd.write_text(
+        "#!/bin/sh\necho '\tlibm.so.6 => /lib/libm.so.6 (0x7f)'\n"
+        "echo '\tlibmade_up.so.1 => not found'\n"
+    )
+    ldd.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{ldd.parent}:/usr/bin:/bin")
+    monkeypatch.delenv("LD_LIBRARY_PATH", raising=False)
+    monkeypatch.setattr(toolkit, "WHEELS", tmp_path / "wheels")
+    monkeypatch.setattr(toolkit.sys, "path", [str(tmp_path / "site")])
+    monkeypatch.chdir(tmp_path)
+    return tmp_path / "program"
+
+
+@pytest.mark.parametrize(
+    "place", ["wheels/lib/python3.11/site-packages/nvidia/cu13/lib", "site/nvidia/nccl/lib"]
+)
+def test_library_of_a_package(toolkit, needs, tmp_path, place):
+    folder = tmp_path / place
+    folder.mkdir(parents=True)
+    (folder / "libmade_up.so.1").touch()
+    assert toolkit.environment(needs)["LD_LIBRARY_PATH"] == str(folder)
+
+
+def test_machines_own_folders_come_last(toolkit, needs, tmp_path, monkeypatch):
+    (tmp_path / "named").mkdir()
+    (tmp_path / "named" / "libmade_up.so.1").touch()
+    # An empty part is the folder that a program runs in.
+    monkeypatch.setenv("LD_LIBRARY_PATH", ":/driver:named:")
+    path = toolkit.environment(needs)["LD_LIBRARY_PATH"]
+    assert path == f"{tmp_path / 'named'}:/driver"
+
+
+def test_missing_library(toolkit, needs):
+    with pytest.raises(toolkit.Failure, match=r"libmade_up\.so\.1: in none of \d+ folders") as stop:
+        toolkit.environment(needs)
+    assert stop.value.status == 2
+
+
+def test_what_finds_its_libraries_keeps_the_environment(toolkit, monkeypatch):
+    monkeypatch.setenv("LD_LIBRARY_PATH", ":relative")
+    assert toolkit.environment(Path("/bin/sh")) == dict(os.environ)

@@ -5,39 +5,20 @@ import os
 import shutil
 import signal
 import subprocess
-import sys
 import time
-from pathlib import Path
 
 import pytest
 
-DEMO = Path(__file__).resolve().parent.parent / "examples" / "fashion_mnist"
+DEMO = "examples.fashion_mnist"
 RUNS = 3
+ARGUMENTS = ["--seeds", "1", "--iterations", "30"]
 
 
 @pytest.fixture(scope="module")
-def modules():
-    """The demo's own modules, importable by their names while these tests run."""
-    sys.path.insert(0, str(DEMO))
-    yield
-    sys.path.remove(str(DEMO))
-
-
-def run_program(program, *arguments):
-    argv = [sys.executable, DEMO / program, *arguments]
-    return subprocess.run(argv, capture_output=True, text=True, timeout=600)
-
-
-@pytest.fixture(scope="module")
-def arguments(caffe_install):
-    return ["--install", caffe_install, "--seeds", "1", "--iterations", "30"]
-
-
-@pytest.fixture(scope="module")
-def finished(arguments, tmp_path_factory):
+def finished(run_example, tmp_path_factory):
     """A finished demo's folder, not to be changed, and what it printed."""
     output = tmp_path_factory.mktemp("demo")
-    done = run_program("demo.py", *arguments, "--output", output)
+    done = run_example(DEMO, *ARGUMENTS, "--output", output)
     assert done.returncode == 0, done.stderr
     return output, done
 
@@ -82,73 +63,73 @@ def test_reports(finished):
         assert run["train_loss"][-1][1] < run["train_loss"][0][1]
 
 
-def test_figures_can_be_recomputed_from_the_models(caffe_install, finished):
-    done = run_program("evaluate.py", finished[0] / "report.json", "--install", caffe_install)
+def test_figures_can_be_recomputed_from_the_models(run_example, finished):
+    done = run_example(f"{DEMO}.evaluate", finished[0] / "report.json")
     assert done.returncode == 0, done.stderr
     assert "recomputed from 3 models; largest difference 0" in done.stdout
 
 
-def test_recomputing_finds_a_wrong_figure(caffe_install, copied):
+def test_recomputing_finds_a_wrong_figure(run_example, copied):
     path = copied / "report.json"
     report = json.loads(path.read_text(encoding="utf-8"))
     report["results"]["ratio"]["seeds"]["1"]["mean"]["f1"] += 0.01
     path.write_text(json.dumps(report))
-    done = run_program("evaluate.py", path, "--install", caffe_install)
+    done = run_example(f"{DEMO}.evaluate", path)
     assert done.returncode == 1
     assert "largest difference 0.01" in done.stdout
 
 
-def test_recomputing_finds_a_wrong_calibration(caffe_install, copied):
+def test_recomputing_finds_a_wrong_calibration(run_example, copied):
     path = copied / "report.json"
     report = json.loads(path.read_text(encoding="utf-8"))
     report["calibration"]["ratio_calibrated"]["seeds"]["1"]["mean"]["ece"] += 0.01
     path.write_text(json.dumps(report))
-    done = run_program("evaluate.py", path, "--install", caffe_install)
+    done = run_example(f"{DEMO}.evaluate", path)
     assert done.returncode == 1
     assert "largest difference 0.01" in done.stdout
 
 
-def test_second_run_trains_nothing_and_reports_the_same(arguments, copied):
+def test_second_run_trains_nothing_and_reports_the_same(run_example, copied):
     before, report = models(copied), (copied / "report.json").read_text(encoding="utf-8")
-    done = run_program("demo.py", *arguments, "--output", copied)
+    done = run_example(DEMO, *ARGUMENTS, "--output", copied)
     assert done.returncode == 0, done.stderr
     assert not trained(done)
     assert models(copied) == before
     assert (copied / "report.json").read_text(encoding="utf-8") == report
 
 
-def test_retrain_trains_all_to_the_same_models(arguments, copied):
+def test_retrain_trains_all_to_the_same_models(run_example, copied):
     before = models(copied)
     old = json.loads((copied / "report.json").read_text(encoding="utf-8"))
-    done = run_program("demo.py", *arguments, "--output", copied, "--retrain")
+    done = run_example(DEMO, *ARGUMENTS, "--output", copied, "--retrain")
     assert len(trained(done)) == RUNS
     assert all(models(copied)[name] > time_ for name, time_ in before.items())
     new = json.loads((copied / "report.json").read_text(encoding="utf-8"))
     assert new["results"] == old["results"]
 
 
-def test_what_is_missing_or_damaged_is_trained_again(arguments, copied):
+def test_what_is_missing_or_damaged_is_trained_again(run_example, copied):
     (copied / "models" / "ratio-seed1" / "record.json").unlink()
     with open(copied / "models" / "unweighted-seed1" / "model.caffemodel", "r+b") as model:
         model.truncate(1000)
-    done = run_program("demo.py", *arguments, "--output", copied)
+    done = run_example(DEMO, *ARGUMENTS, "--output", copied)
     assert done.returncode == 0, done.stderr
     assert len(trained(done)) == 2
 
 
-def test_other_iterations_are_another_training(arguments, copied):
-    done = run_program("demo.py", *arguments[:-1], "20", "--output", copied)
+def test_other_iterations_are_another_training(run_example, copied):
+    done = run_example(DEMO, *ARGUMENTS[:-1], "20", "--output", copied)
     assert done.returncode == 0, done.stderr
     assert len(trained(done)) == RUNS
 
 
 @pytest.mark.parametrize("to_group", [True, False], ids=["Ctrl-C", "demo killed"])
-def test_interrupted_training_is_not_taken_for_finished(arguments, copied, to_group):
-    command = [sys.executable, DEMO / "demo.py", *arguments[:-1], "5000", "--output", copied]
-    process = subprocess.Popen(
-        command,
+def test_interrupted_training_is_not_taken_for_finished(run_example, copied, to_group):
+    process = run_example(
+        DEMO,
+        *[*ARGUMENTS[:-1], "5000", "--output", copied],
+        start=subprocess.Popen,
         stderr=subprocess.PIPE,
-        text=True,
         start_new_session=True,
         # A shell's background job, as this may be itself, starts with Ctrl-C ignored.
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
@@ -165,29 +146,29 @@ def test_interrupted_training_is_not_taken_for_finished(arguments, copied, to_gr
     error = process.communicate(timeout=60)[1]
     if to_group:
         assert process.returncode == 130
-        assert error.splitlines()[-1].startswith("demo: interrupted")
+        assert error.splitlines()[-1].startswith("fashion_mnist: interrupted")
         assert "Traceback" not in error
     assert "effective_number-seed1" not in models(copied)
-    done = run_program("demo.py", *arguments, "--output", copied)
+    done = run_example(DEMO, *ARGUMENTS, "--output", copied)
     assert done.returncode == 0, done.stderr
     assert any("effective number" in line for line in trained(done))
 
 
-def test_missing_data_names_the_package(arguments, tmp_path):
+def test_missing_data_names_the_package(run_example, tmp_path):
     output = ["--output", tmp_path / "out", "--data", tmp_path]
-    done = run_program("demo.py", *arguments, *output)
+    done = run_example(DEMO, *ARGUMENTS, *output)
     assert done.returncode == 1
     assert len(done.stderr.splitlines()) == 1
     assert "dataset-fashion-mnist" in done.stderr
 
 
-def test_missing_caffe_is_wrong_input(tmp_path):
-    done = run_program("demo.py", "--install", tmp_path, "--output", tmp_path / "out")
+def test_missing_caffe_is_wrong_input(run_example, tmp_path):
+    done = run_example(DEMO, "--output", tmp_path / "out", install=tmp_path)
     assert done.returncode == 2
     assert "make demo" in done.stderr and len(done.stderr.splitlines()) == 1
 
 
-def test_failed_training_says_why(arguments, copied, caffe_install, tmp_path):
+def test_failed_training_says_why(run_example, copied, caffe_install, tmp_path):
     """A Caffe whose program dies: its own fatal line is shown, and no model is left behind."""
     install = shutil.copytree(caffe_install, tmp_path / "install", symlinks=True)
     program = install / "bin" / "caffe"
@@ -196,15 +177,14 @@ def test_failed_training_says_why(arguments, copied, caffe_install, tmp_path):
         "#!/bin/sh\necho 'F1227 09:00:00 1 a.cpp:1] Check failed: no' >&2\nexit 134\n"
     )
     program.chmod(0o755)
-    rest = arguments[2:-1] + ["20"]
-    done = run_program("demo.py", "--install", install, *rest, "--output", copied)
+    done = run_example(DEMO, *ARGUMENTS[:-1], "20", "--output", copied, install=install)
     assert done.returncode == 1
     assert "caffe train failed: Check failed: no" in done.stderr.splitlines()[-1]
     assert "Traceback" not in done.stderr
 
 
-def test_class_profile(modules):
-    import longtail
+def test_class_profile():
+    from examples.fashion_mnist import longtail
 
     split = longtail.load_split(longtail.DATA_DIR, "test")
     # 6000 * 100^(-c/9), rounded down.
@@ -213,8 +193,8 @@ def test_class_profile(modules):
     assert len(split.test.labels) == 10000
 
 
-def test_held_out_images_are_not_trained_on(modules):
-    import longtail
+def test_held_out_images_are_not_trained_on():
+    from examples.fashion_mnist import longtail
 
     split = longtail.load_split(longtail.DATA_DIR, "held-out")
     assert split.counts[0] == 5000 and split.counts[-1] == 50
@@ -227,8 +207,8 @@ def test_held_out_images_are_not_trained_on(modules):
     assert shared <= len(everything.labels) - distinct
 
 
-def test_effective_number_weights(modules):
-    import schemes
+def test_effective_number_weights():
+    from examples.fashion_mnist import schemes
 
     # (1 - beta^n) / (1 - beta) is the geometric series 1 + beta + ... + beta^(n-1).
     series = {n: sum(0.999**k for k in range(n)) for n in (6000, 278, 60)}
@@ -237,16 +217,16 @@ def test_effective_number_weights(modules):
     assert weights[0] == 1
 
 
-def test_ratio_weights(modules):
-    import schemes
+def test_ratio_weights():
+    from examples.fashion_mnist import schemes
 
     assert schemes.negatives_to_positives([60, 30, 10]) == pytest.approx([40 / 60, 70 / 30, 9])
 
 
-def test_prototxt_has_the_recommended_weights(modules, pb):
-    import schemes
-    from longtail import profile
-    from training import read_prototxt
+def test_prototxt_has_the_recommended_weights(pb):
+    from examples.fashion_mnist import schemes
+    from examples.fashion_mnist.longtail import profile
+    from examples.fashion_mnist.training import read_prototxt
 
     net = read_prototxt("net.prototxt", pb.NetParameter())
     (loss,) = (layer for layer in net.layer if layer.type == "SigmoidCrossEntropyWeightLoss")
@@ -256,16 +236,16 @@ def test_prototxt_has_the_recommended_weights(modules, pb):
 
 
 @pytest.fixture
-def pb(modules, caffe_install):
-    from caffe_install import CaffeInstall
+def pb():
+    from examples.common import CaffeInstall
 
-    return CaffeInstall(caffe_install).pycaffe().proto.caffe_pb2
+    return CaffeInstall().pycaffe().proto.caffe_pb2
 
 
-def test_cut_is_a_probability_of_1_over_1_plus_w(modules):
+def test_cut_is_a_probability_of_1_over_1_plus_w():
     import numpy as np
 
-    from evaluate import figures
+    from examples.fashion_mnist.evaluate import figures
 
     # Probabilities 0.2, 0.3, 0.4, 0.6 and weight 3: the cut is at 0.25.
     probability = np.repeat([[0.2], [0.3], [0.4], [0.6]], 10, axis=1)
@@ -275,17 +255,17 @@ def test_cut_is_a_probability_of_1_over_1_plus_w(modules):
     assert result["mean"]["precision"] == pytest.approx(2 / 3)
 
 
-def test_calibrated_nets_give_the_shifted_scores(modules, finished, caffe_install):
+def test_calibrated_nets_give_the_shifted_scores(finished, caffe_install):
     """Of the trained models, through calibrate and Caffe: sigmoid(score - log(w))."""
     import numpy as np
 
-    import longtail
-    from caffe_install import CaffeInstall
-    from schemes import class_weights
-    from scoring import calibrated, score
+    from examples.common import CaffeInstall
+    from examples.fashion_mnist import longtail
+    from examples.fashion_mnist.schemes import class_weights
+    from examples.fashion_mnist.scoring import calibrated, score
     from weighted_sigmoid_loss.reference import sigmoid
 
-    caffe = CaffeInstall(caffe_install).pycaffe()
+    caffe = CaffeInstall().pycaffe()
     split = longtail.load_split(longtail.DATA_DIR, "test")
     images = split.test.images[:500]
     for scheme in ("effective_number", "ratio"):
@@ -295,12 +275,12 @@ def test_calibrated_nets_give_the_shifted_scores(modules, finished, caffe_instal
         np.testing.assert_allclose(calibrated(caffe, folder, images), expected, rtol=1e-5)
 
 
-def test_calibration_figures(modules):
+def test_calibration_figures():
     """ECE by hand, and scikit-learn's bins where every image weighs the same."""
     import numpy as np
     from sklearn.calibration import calibration_curve
 
-    import calibration
+    from examples.fashion_mnist import calibration
 
     # Bins 3 and 13 of 15: 0.25 against 1/4 of weight 4, 0.9 against 1 of weight 1.
     probability = np.array([0.25, 0.25, 0.9])
@@ -317,11 +297,10 @@ def test_calibration_figures(modules):
     np.testing.assert_allclose(positive[weight > 0], share)
 
 
-def test_image_weights_give_the_shares_of_the_training(modules):
+def test_image_weights_give_the_shares_of_the_training():
     import numpy as np
 
-    import calibration
-    import longtail
+    from examples.fashion_mnist import calibration, longtail
 
     for name in ("test", "held-out"):
         split = longtail.load_split(longtail.DATA_DIR, name)

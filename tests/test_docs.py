@@ -12,8 +12,8 @@ import pytest
 from caffe.proto import caffe_pb2
 from google.protobuf import text_format
 
-from weighted_sigmoid_loss import __main__ as package
-from weighted_sigmoid_loss.class_weights import SCHEMES
+from weighted_loss_tools import __main__ as tools
+from weighted_loss_tools.class_weights import SCHEMES
 
 ROOT = Path(__file__).resolve().parent.parent
 READMES = ["README.md", "README.zh-CN.md"]
@@ -289,7 +289,7 @@ def test_bounds_are_those_of_the_code(document):
 
 
 @pytest.mark.parametrize("document", READMES)
-def test_output_of_class_weights(document, tmp_path, monkeypatch, package_command):
+def test_output_of_class_weights(document, tmp_path, monkeypatch, tools_command):
     """On labels with the counts of the demo's training set."""
     (shown,) = (text for text in blocks(document, "text") if "data/train-seed1.txt" in text)
     rows = re.findall(r"^ +\d+ +([\d,]+) ", shown, re.MULTILINE)
@@ -299,7 +299,7 @@ def test_output_of_class_weights(document, tmp_path, monkeypatch, package_comman
         file["label"] = np.eye(len(rows), dtype=np.float32)[classes]
     (tmp_path / "data" / "train-seed1.txt").write_text("data/train-seed1.h5\n")
     monkeypatch.chdir(tmp_path)
-    assert package_command("class-weights", "data/train-seed1.txt") == (0, shown, "")
+    assert tools_command("class-weights", "data/train-seed1.txt") == (0, shown, "")
 
 
 @pytest.mark.parametrize("document", TOOLS)
@@ -309,15 +309,15 @@ def test_table_of_schemes_is_the_commands(document):
 
 
 @pytest.mark.parametrize("document", [*READMES, *TOOLS])
-def test_commands_of_the_package_parse(document, monkeypatch):
+def test_commands_of_the_tools_parse(document, monkeypatch):
     """Those in the code blocks: their names and options exist."""
     lines = "\n".join(blocks(document, "bash")).replace("\\\n", " ").splitlines()
-    commands = [without_comments(line)[0] for line in lines if "-m weighted_sigmoid_loss" in line]
+    commands = [without_comments(line)[0] for line in lines if "/weighted-loss " in line]
     assert commands
     for command in commands:
-        arguments = command.split(" -m ")[1].split()
+        arguments = command.split()
         monkeypatch.setattr(sys, "argv", arguments)
-        assert package.parse_arguments().command == arguments[1]
+        assert tools.parse_arguments().command == arguments[1]
 
 
 # Names

@@ -1,48 +1,28 @@
 """The example on edges: its rule, its figures, and the whole of it with few iterations."""
 
 import json
-import subprocess
-import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
 
-EDGES = Path(__file__).resolve().parent.parent / "examples" / "edges"
+EDGES = "examples.edges"
 NETS = 2
-
-
-def run_program(*arguments):
-    argv = [sys.executable, EDGES / "edges.py", *arguments]
-    return subprocess.run(argv, capture_output=True, text=True, timeout=600)
-
-
-@pytest.fixture(scope="module", autouse=True)
-def modules():
-    """The example's own modules, importable by their names while these tests run."""
-    sys.path.insert(0, str(EDGES))
-    yield
-    sys.path.remove(str(EDGES))
+ARGUMENTS = ["--seeds", "1", "--iterations", "26"]
 
 
 @pytest.fixture(scope="module")
-def arguments(caffe_install):
-    return ["--install", caffe_install, "--seeds", "1", "--iterations", "26"]
-
-
-@pytest.fixture(scope="module")
-def finished(arguments, tmp_path_factory):
+def finished(run_example, tmp_path_factory):
     output = tmp_path_factory.mktemp("edges")
-    done = run_program(*arguments, "--output", output)
+    done = run_example(EDGES, *ARGUMENTS, "--output", output)
     assert done.returncode == 0, done.stderr
     return output, done
 
 
 @pytest.fixture
-def pb(caffe_install):
-    from caffe_install import CaffeInstall
+def pb():
+    from examples.common import CaffeInstall
 
-    return CaffeInstall(caffe_install).pycaffe().proto.caffe_pb2
+    return CaffeInstall().pycaffe().proto.caffe_pb2
 
 
 def trained(done):
@@ -60,33 +40,33 @@ def test_reports(finished):
         assert run["train_loss"][-1][1] < run["train_loss"][0][1]
 
 
-def test_second_run_trains_nothing_and_reports_the_same(finished, arguments):
+def test_second_run_trains_nothing_and_reports_the_same(run_example, finished):
     output, _ = finished
     before = (output / "report.json").read_text(encoding="utf-8")
-    done = run_program(*arguments, "--output", output)
+    done = run_example(EDGES, *ARGUMENTS, "--output", output)
     assert done.returncode == 0, done.stderr
     assert not trained(done)
     assert (output / "report.json").read_text(encoding="utf-8") == before
 
 
-def test_missing_caffe_is_wrong_input(tmp_path):
-    done = run_program("--install", tmp_path, "--output", tmp_path / "out")
+def test_missing_caffe_is_wrong_input(run_example, tmp_path):
+    done = run_example(EDGES, "--output", tmp_path / "out", install=tmp_path)
     assert done.returncode == 2
     assert "make edges" in done.stderr and len(done.stderr.splitlines()) == 1
 
 
 def test_missing_photograph_names_the_package(monkeypatch, tmp_path):
-    import pictures
-    from errors import DemoError
+    from _common import Failure
+    from examples.edges import pictures
 
     monkeypatch.setattr(pictures, "get_data_path", lambda: tmp_path)
-    with pytest.raises(DemoError, match="python-matplotlib-data"):
+    with pytest.raises(Failure, match="python-matplotlib-data"):
         pictures.path_of("grace_hopper.jpg")
 
 
 def test_nets_differ_in_class_balance_alone(pb):
-    import networks
-    from trainer import Run
+    from examples.edges import networks
+    from examples.trainer import Run
 
     texts = [networks.net_prototxt(pb, Run(scheme, 1)) for scheme in networks.TITLES]
     unbalanced, balanced = ({*text.splitlines()} for text in texts)
@@ -95,8 +75,8 @@ def test_nets_differ_in_class_balance_alone(pb):
 
 
 @pytest.fixture(scope="module")
-def split(modules):
-    import pictures
+def split():
+    from examples.edges import pictures
 
     return pictures.split()
 
@@ -115,7 +95,7 @@ def test_edges_are_rare_in_every_photograph(split):
 
 def test_target_of_steps():
     """A step of 0.5 is an edge, one of 0.12 is undecided, one of 0.02 is nothing."""
-    import pictures
+    from examples.edges import pictures
 
     levels = np.repeat([0, 0.5, 0.62, 0.64], 30)
     target = pictures.target_of(np.tile(levels, (40, 1)))
@@ -128,7 +108,7 @@ def test_target_of_steps():
 def test_crops_are_the_seeds(split, tmp_path, monkeypatch):
     import h5py
 
-    import pictures
+    from examples.edges import pictures
 
     monkeypatch.setattr(pictures, "CROPS", 4)
     for folder in ("a", "b"):
@@ -161,7 +141,7 @@ def target_lines(edges, undecided=()):
 def test_ridges_thin_a_blurred_line_to_its_middle(shift):
     from scipy.ndimage import gaussian_filter
 
-    from boundaries import ridges
+    from examples.edges.boundaries import ridges
 
     blurred = gaussian_filter(lines(40), 3) + shift
     rows, columns = np.nonzero(ridges(blurred) >= shift - 6)
@@ -171,7 +151,7 @@ def test_ridges_thin_a_blurred_line_to_its_middle(shift):
 # The tolerance is 0.0075 * hypot(60, 80) = 0.75 pixels, so that only the same column matches.
 def test_counts_of_lines():
     """Found: columns 20, 40, 60. True: 20 and 30; 60 is undecided, so that 40 alone is false."""
-    from boundaries import HALF, at, count
+    from examples.edges.boundaries import HALF, at, count
 
     counts = count(lines(20, 40, 60), target_lines([20, 30], [60]))
     assert at(counts, HALF) == pytest.approx({"f": 0.5, "precision": 0.5, "recall": 0.5}, abs=0.02)
@@ -179,7 +159,7 @@ def test_counts_of_lines():
 
 def test_an_edge_pixel_is_matched_once(monkeypatch):
     """Two lines beside one edge, both within the tolerance: half of what is found matches."""
-    import boundaries
+    from examples.edges import boundaries
 
     monkeypatch.setattr(boundaries, "TOLERANCE", 0.05)
     counts = boundaries.count(lines(38, 42), target_lines([40]))
@@ -190,7 +170,7 @@ def test_an_edge_pixel_is_matched_once(monkeypatch):
 
 def test_figures_of_two_pictures():
     """Two pictures whose best cuts differ: OIS takes both, ODS must choose one."""
-    from boundaries import HALF, THRESHOLDS, Counts, figures
+    from examples.edges.boundaries import HALF, THRESHOLDS, Counts, figures
 
     true = np.full(len(THRESHOLDS), 100)
     low = np.arange(len(THRESHOLDS)) <= HALF
@@ -207,7 +187,7 @@ def test_figures_of_two_pictures():
 
 
 def test_nothing_found():
-    from boundaries import THRESHOLDS, Counts, figures
+    from examples.edges.boundaries import THRESHOLDS, Counts, figures
 
     zero = np.zeros(len(THRESHOLDS), int)
     result = figures([Counts(zero + 10, zero, zero)])

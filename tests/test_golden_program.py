@@ -6,25 +6,22 @@ from pathlib import Path
 
 import pytest
 
+from build import Build
+
 TESTS = Path(__file__).resolve().parent
 CASES = json.loads((TESTS / "golden.json").read_text())
 
 
-@pytest.fixture(scope="module")
-def golden(caffe_install, tmp_path_factory):
+@pytest.fixture
+def golden(tmp_path):
     """Runs the program on some cases; returns exit status and lines."""
-    folder = tmp_path_factory.mktemp("golden")
-    lib = caffe_install / "lib"
-    argv = ["g++", "-std=c++11", "-O1", "-Wall", "-Werror", "-DCPU_ONLY"]
-    argv += ["-DBOOST_BIND_GLOBAL_PLACEHOLDERS", "-isystem", caffe_install / "include"]
-    argv += [TESTS / "gpu" / "golden.cpp", "-o", folder / "golden", f"-L{lib}"]
-    argv += [f"-Wl,-rpath,{lib}", "-lcaffe", "-lprotobuf", "-lglog", "-lboost_system"]
-    subprocess.run(argv, check=True)
+    program = Build("cpu", jobs=1).programs / "golden"
+    assert program.exists(), f"{program} is missing: run `make runtest`"
 
     def run(cases, mode="cpu"):
-        path = folder / "cases.json"
+        path = tmp_path / "cases.json"
         path.write_text(cases if isinstance(cases, str) else json.dumps(cases))
-        argv = [folder / "golden", path, mode]
+        argv = [program, path, mode]
         done = subprocess.run(
             argv, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=60
         )

@@ -1,4 +1,4 @@
-"""`python -m weighted_sigmoid_loss migrate`: what it rewrites, what it keeps, what it refuses."""
+"""`weighted-loss migrate`: what it rewrites, what it keeps, what it refuses."""
 
 import os
 import re
@@ -12,7 +12,7 @@ from google.protobuf import text_format
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from weighted_sigmoid_loss import __main__, migrate, text_spans
+from weighted_loss_tools import __main__, migrate, text_spans
 from weighted_sigmoid_loss.errors import Refused
 
 ARTICLE = (Path(__file__).parent / "data" / "article.prototxt").read_bytes()
@@ -52,7 +52,7 @@ def command(monkeypatch, capfdbinary):
     """Run the command in this process; return its exit status, output and errors."""
 
     def run(*arguments):
-        monkeypatch.setattr(sys, "argv", ["weighted_sigmoid_loss", "migrate", *map(str, arguments)])
+        monkeypatch.setattr(sys, "argv", ["weighted-loss", "migrate", *map(str, arguments)])
         status = __main__.main()
         sys.stdout.flush()
         out, err = capfdbinary.readouterr()
@@ -313,7 +313,7 @@ def test_disk_that_fails(net, command, monkeypatch):
 @pytest.mark.parametrize(
     ("code", "message"),
     [
-        ("raise ImportError('no _caffe.so')", "cannot be imported (no _caffe.so): put the python"),
+        ("raise ImportError('no _caffe.so')", "cannot be imported (no _caffe.so): run build/cpu"),
         (
             "class LayerParameter:\n  class DESCRIPTOR:\n    fields_by_name = {}",
             "has no layer SigmoidCrossEntropyWeightLoss: put it in with scripts/apply.py",
@@ -329,7 +329,7 @@ def test_pycaffe_that_does_not_do(tmp_path, net, code, message):
     package = Path(migrate.__file__).parent.parent
     # The package's folder may have pycaffe, too: the false one goes first.
     done = subprocess.run(
-        [sys.executable, "-m", "weighted_sigmoid_loss", "migrate", net],
+        [sys.executable, "-m", "weighted_loss_tools", "migrate", net],
         env={**os.environ, "PYTHONPATH": f"{tmp_path}{os.pathsep}{package}"},
         cwd=tmp_path,
         capture_output=True,
@@ -338,17 +338,6 @@ def test_pycaffe_that_does_not_do(tmp_path, net, code, message):
     assert done.returncode == 1
     assert message in done.stderr and done.stderr.count("\n") == 1
     assert net.read_bytes() == ARTICLE
-
-
-def test_help_names_the_commands():
-    done = subprocess.run(
-        [sys.executable, "-m", "weighted_sigmoid_loss", "--help"],
-        env={**os.environ, "PYTHONPATH": str(Path(migrate.__file__).parent.parent)},
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    assert migrate.__doc__.splitlines()[0] in " ".join(done.stdout.split())
 
 
 # Nets of random layout: each field's text in one of its spellings, between random white space.

@@ -2,11 +2,13 @@
 
 import os
 import subprocess
+import sys
 
 import pytest
 
 import build
 import sanitize
+from _common import Failure
 
 # The compiler does not know what two is.
 PROGRAM = """\
@@ -70,8 +72,9 @@ def run(tmp_path, monkeypatch, capsys):
         one.tests.chmod(0o755)
         try:
             sanitize.main()
-        except SystemExit as stopped:
-            return stopped.code, capsys.readouterr()
+        except Failure as failure:
+            print(failure, file=sys.stderr)
+            return failure.status, capsys.readouterr()
         return 0, capsys.readouterr()
 
     return run
@@ -108,8 +111,7 @@ def test_nothing_run_is_no_success(run, text):
     assert status == 1
 
 
-def test_not_built(run, monkeypatch, tmp_path, capsys):
+def test_not_built(run, monkeypatch, tmp_path):
     monkeypatch.setattr(sanitize, "BUILD", build.Build("sanitize", 1, tmp_path / "none"))
-    with pytest.raises(SystemExit):
+    with pytest.raises(Failure, match="make sanitize"):
         sanitize.main()
-    assert "make sanitize" in capsys.readouterr().err

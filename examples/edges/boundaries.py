@@ -14,7 +14,7 @@ from scipy.sparse.csgraph import maximum_bipartite_matching
 from scipy.spatial import KDTree
 from skimage.morphology import skeletonize
 
-from pictures import EDGE, UNDECIDED
+from .pictures import EDGE, UNDECIDED
 
 # The benchmark's tolerance: this part of the picture's diagonal.
 TOLERANCE = 0.0075

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from google.protobuf import text_format
 
-from trainer import read_prototxt, solver_prototxt
+from ..trainer import read_prototxt, solver_prototxt
 
 HERE = Path(__file__).resolve().parent
 UNBALANCED, BALANCED = "unbalanced", "balanced"

@@ -21,8 +21,9 @@ from skimage.feature import canny
 from skimage.io import imread
 from skimage.transform import resize
 
-from blobs import write_hdf5
-from errors import DemoError
+from _common import Failure
+
+from ..common import write_hdf5
 
 # Where Debian's packages keep them: package, its Python module, the folder inside it.
 SKIMAGE = ("python3-skimage", "skimage", "data")
@@ -68,7 +69,7 @@ def path_of(name):
     root = Path(find_spec(module).origin).parent if module else Path(get_data_path())
     path = root / folder / name
     if not path.is_file():
-        raise DemoError(f"no {path}: install the Debian package {package}")
+        raise Failure(f"no {path}: install the Debian package {package}")
     return path
 
 
@@ -77,7 +78,7 @@ def clean_picture(path):
     try:
         image = imread(path)
     except (OSError, ValueError) as error:
-        raise DemoError(f"cannot read {path} ({error})") from None
+        raise Failure(f"cannot read {path} ({error})") from None
     grey = rgb2gray(image) if image.ndim == 3 else image / 255
     scale = min(1, LONGER_SIDE / max(grey.shape))
     height, width = (round(side * scale) // SIDE_MULTIPLE * SIDE_MULTIPLE for side in grey.shape)

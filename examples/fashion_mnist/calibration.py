@@ -13,9 +13,9 @@ from collections import namedtuple
 import numpy as np
 from sklearn.metrics import brier_score_loss
 
-import longtail
-from schemes import BASELINE, SCHEMES
-from seeds import summary
+from ..common import summary
+from . import longtail
+from .schemes import BASELINE, SCHEMES
 
 BINS = 15
 METRICS = ("ece", "brier")

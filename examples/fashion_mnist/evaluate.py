@@ -1,4 +1,3 @@
-#!/usr/bin/env python3
 """Recompute a report's figures from its trained models, and compare.
 
 The models are scored on the test images again, every figure in report.json is computed anew, and
@@ -8,22 +7,19 @@ processor may round a score differently and so move an image across a threshold)
 
 import argparse
 import json
-import sys
 from collections import namedtuple
 from pathlib import Path
 
 import numpy as np
 from sklearn.metrics import average_precision_score, precision_recall_fscore_support
 
-sys.path.insert(1, str(Path(__file__).resolve().parents[1] / "common"))
-sys.path.insert(2, str(Path(__file__).resolve().parents[2] / "python"))
-import longtail
-from caffe_install import CaffeInstall
-from calibration import evaluate_calibration
-from errors import DemoError, exit_on_error
-from schemes import BASELINE, DEFAULT, SCHEMES, class_weights
-from scoring import probabilities, score_runs
-from seeds import summary
+from _common import Failure, program
+
+from ..common import CaffeInstall, summary
+from . import longtail
+from .calibration import evaluate_calibration
+from .schemes import BASELINE, DEFAULT, SCHEMES, class_weights
+from .scoring import probabilities, score_runs
 
 TOLERANCE = 1e-3
 METRICS = ("average_precision", "precision", "recall", "f1")
@@ -87,7 +83,6 @@ def recompute(report, folder, caffe, data):
 def main(argv=None):
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("report", type=Path, help="report.json of a demo's output")
-    parser.add_argument("--install", type=Path, required=True, help="the built Caffe")
     parser.add_argument(
         "--data", type=Path, default=longtail.DATA_DIR, help="Fashion-MNIST's files"
     )
@@ -95,12 +90,12 @@ def main(argv=None):
     try:
         report = json.loads(args.report.read_text(encoding="utf-8"))
     except ValueError as error:
-        raise DemoError(f"{args.report} is not a report: {error}", status=2) from None
-    caffe = CaffeInstall(args.install).pycaffe()
+        raise Failure(f"{args.report} is not a report: {error}", status=2) from None
+    caffe = CaffeInstall().pycaffe()
     recomputed = recompute(report, args.report.resolve().parent, caffe, args.data)
     old, new = leaves({key: report.get(key) for key in recomputed}), leaves(recomputed)
     if len(old) != len(new):
-        raise DemoError(f"{args.report} has {len(old)} figures, its models give {len(new)}")
+        raise Failure(f"{args.report} has {len(old)} figures, its models give {len(new)}")
     worst = max(abs(a - b) for a, b in zip(old, new))
     print(
         f"{len(new)} figures recomputed from {len(report['runs'])} models; "
@@ -110,4 +105,4 @@ def main(argv=None):
 
 
 if __name__ == "__main__":
-    exit_on_error("evaluate", main)
+    program(main)

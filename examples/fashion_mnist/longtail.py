@@ -7,8 +7,9 @@ from pathlib import Path
 
 import numpy as np
 
-from blobs import write_hdf5
-from errors import DemoError
+from _common import Failure
+
+from ..common import write_hdf5
 
 DATA_DIR = Path("/usr/share/datasets/fashion-mnist")
 CLASSES = (
@@ -44,16 +45,16 @@ def read_idx(path):
     try:
         data = gzip.decompress(path.read_bytes())
     except FileNotFoundError:
-        raise DemoError(
+        raise Failure(
             f"no {path}: install the Debian package dataset-fashion-mnist "
             "(apt-get install dataset-fashion-mnist), or name the folder with its files (--data)"
         ) from None
     except (OSError, EOFError) as error:
-        raise DemoError(f"cannot read {path} ({error}); reinstall dataset-fashion-mnist") from None
+        raise Failure(f"cannot read {path} ({error}); reinstall dataset-fashion-mnist") from None
     axes = data[3] if data[:3] == b"\0\0\x08" else 0
     shape = np.frombuffer(data, ">u4", axes, 4).astype(int)
     if not axes or len(data) != 4 + 4 * axes + shape.prod():
-        raise DemoError(f"{path} is not an IDX file of bytes; reinstall dataset-fashion-mnist")
+        raise Failure(f"{path} is not an IDX file of bytes; reinstall dataset-fashion-mnist")
     return np.frombuffer(data, np.uint8, offset=4 + 4 * axes).reshape(shape)
 
 

@@ -8,11 +8,11 @@ import numpy as np
 from matplotlib.ticker import LogLocator, NullLocator
 from sklearn.metrics import precision_recall_curve
 
-import calibration
-from evaluate import ROWS
-from longtail import CLASSES, one_vs_rest
-from outputs import save_figure
-from schemes import BASELINE, DEFAULT, SCHEMES
+from ..common import save_figure
+from . import calibration
+from .evaluate import ROWS
+from .longtail import CLASSES, one_vs_rest
+from .schemes import BASELINE, DEFAULT, SCHEMES
 
 COLORS = {"unweighted": "#7f7f7f", "effective_number": "#c8102e", "ratio": "#1f6fb4"}
 RARE = 4

@@ -2,11 +2,11 @@
 
 import statistics
 
-import calibration
-from evaluate import CUT, METRICS, ROWS
-from longtail import CLASSES
-from schemes import BASELINE, DEFAULT
-from seeds import cell
+from ..common import cell
+from . import calibration
+from .evaluate import CUT, METRICS, ROWS
+from .longtail import CLASSES
+from .schemes import BASELINE, DEFAULT
 
 SHORT = {"average_precision": "mean AP", "precision": "precision", "recall": "recall", "f1": "F1"}
 COLUMNS = ("unweighted", "cut 1/(1+w)", "effective n.", "neg./pos.")

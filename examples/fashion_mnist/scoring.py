@@ -5,11 +5,12 @@ from pathlib import Path
 
 import numpy as np
 
-from blobs import score_batches
-from schemes import BASELINE
-from weighted_sigmoid_loss.calibrate import calibrate, read_model
-from weighted_sigmoid_loss.prototxt import parse, read_text
+from weighted_loss_tools.calibrate import calibrate, read_model
+from weighted_loss_tools.prototxt import parse, read_text
 from weighted_sigmoid_loss.reference import sigmoid
+
+from ..common import score_batches
+from .schemes import BASELINE
 
 BATCH = 500
 

@@ -4,8 +4,8 @@ from pathlib import Path
 
 from google.protobuf import text_format
 
-import trainer
-from schemes import class_weights
+from .. import trainer
+from .schemes import class_weights
 
 HERE = Path(__file__).resolve().parent
 

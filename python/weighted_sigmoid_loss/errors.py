@@ -1,13 +1,13 @@
-"""What the commands report in one line: they raise these, __main__ prints them and exits."""
+"""Expected failures: their message says what is wrong and what to do, and needs no traceback."""
 
 
-class Refused(Exception):
-    """Wrong input; says what is wrong and what to do."""
-
-    status = 2
-
-
-class Failed(Exception):
-    """The command cannot do its work; says why."""
+class Failure(Exception):
+    """Something did not work; status is the exit status of a command that ends with it."""
 
     status = 1
+
+
+class Refused(Failure):
+    """Wrong input."""
+
+    status = 2

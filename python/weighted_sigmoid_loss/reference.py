@@ -11,6 +11,9 @@ and none of either where t is ignore_label. b_pos and b_neg come from class_bala
 sum over the elements divided by the normalizer.
 """
 
+# Python 2.7 would import the module numpy beside this one.
+from __future__ import absolute_import  # noqa: UP010
+
 import numpy as np
 
 

@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 
 from ._kernel import compute_float32_at, compute_float64_at
-from .arrays import report
+from .numpy import report
 
 REDUCTIONS = ("none", "mean", "sum")
 

@@ -1,6 +1,7 @@
-"""The package as a contestant of benchmarks/cpu.py, on a tiny problem."""
+"""The package as a contestant of the benchmark, on a tiny problem."""
 
 import json
+import os
 import subprocess
 import sys
 
@@ -9,11 +10,11 @@ import pytest
 
 def test_benchmark_measures_both_fronts(root, tmp_path):
     pytest.importorskip("torch", reason="PyTorch is not installed")
-    program = root / "benchmarks" / "cpu.py"
-    given = ["--install", root / "build" / "cpu" / "install", "--output", tmp_path]
-    which = ["--sizes", "1024", "--only", "package"]
+    argv = [sys.executable, "-m", "benchmarks", "--device", "cpu", "--output", tmp_path]
+    argv += ["--sizes", "1024", "--only", "package"]
+    environment = {**os.environ, "PYTHONPATH": str(root / "scripts")}
     done = subprocess.run(
-        [sys.executable, program, *given, *which], capture_output=True, text=True, timeout=600
+        argv, cwd=root, env=environment, capture_output=True, text=True, timeout=600
     )
     assert done.returncode == 0, done.stderr
     report = json.loads((tmp_path / "report.json").read_text(encoding="utf-8"))

@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-import weighted_sigmoid_loss
+from weighted_sigmoid_loss.numpy import loss_and_grad
 
 MANUALS = ["docs/python.md", "docs/python.zh-CN.md"]
 DOCUMENTS = ["README.md", "README.zh-CN.md", *MANUALS]
@@ -26,8 +26,10 @@ def scripts(root, document):
     return ours
 
 
-def output(*arguments):
-    done = subprocess.run([sys.executable, *arguments], capture_output=True, text=True, timeout=300)
+def output(*arguments, cwd=None):
+    done = subprocess.run(
+        [sys.executable, *arguments], cwd=cwd, capture_output=True, text=True, timeout=300
+    )
     assert done.returncode == 0, done.stderr
     return done.stdout
 
@@ -55,7 +57,7 @@ def test_table_of_parameters_is_the_signature(root, document):
     rows = re.findall(r"^\| `(\w+)` \| (\S+) \|", text, re.MULTILINE)
     of_none = {"none": "None", "\u65e0": "None"}
     given = {name: of_none.get(default, default.strip("`")) for name, default in rows}
-    parameters = inspect.signature(weighted_sigmoid_loss.loss_and_grad).parameters.values()
+    parameters = inspect.signature(loss_and_grad).parameters.values()
     taken = {
         p.name: f'"{p.default}"' if isinstance(p.default, str) else f"{p.default}".replace(".0", "")
         for p in parameters
@@ -68,7 +70,7 @@ def test_table_of_parameters_is_the_signature(root, document):
 def digits(root):
     """(scores, loss or gradient): true value, PyTorch's and its right digits, ours and its."""
     pytest.importorskip("torch", reason="PyTorch is not installed")
-    return rows_of(output(root / "benchmarks" / "digits.py"))
+    return rows_of(output("-m", "benchmarks.digits", cwd=root))
 
 
 def rows_of(text):

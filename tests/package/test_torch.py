@@ -298,10 +298,10 @@ assert abs(loss.item() - np.log(2)) < 1e-6
 """
 IMPORTS = {
     "first": ["import torch", "from weighted_sigmoid_loss.torch import *"],
-    "last": ["import weighted_sigmoid_loss as wsl; wsl.loss", "import torch"],
+    "last": ["import weighted_sigmoid_loss.numpy", "import torch"],
 }
 OURS = [
-    "import weighted_sigmoid_loss as wsl",
+    "from weighted_sigmoid_loss import numpy as wsl",
     "from weighted_sigmoid_loss.torch import binary_cross_entropy_with_logits as LOSS",
 ]
 FORKED = """

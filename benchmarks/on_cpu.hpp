@@ -1,0 +1,90 @@
+#ifndef BENCHMARKS_ON_CPU_HPP_
+#define BENCHMARKS_ON_CPU_HPP_
+
+#include <chrono>
+#include <string>
+
+#include "caffe/blob.hpp"
+#include "caffe/common.hpp"
+#include "caffe/syncedmem.hpp"
+#include "caffe/util/weighted_sigmoid_loss.hpp"
+#include "caffe/util/weighted_sigmoid_loss_loops.hpp"
+#include "floor.hpp"
+
+// What adapter.cpp does otherwise on each device: here on the CPU.
+
+namespace device {
+
+namespace kernel = caffe::weighted_sigmoid_loss;
+
+const caffe::Caffe::Brew kMode = caffe::Caffe::CPU;
+
+template <typename T>
+const T* Data(const caffe::Blob<T>& blob) {
+  return blob.cpu_data();
+}
+
+inline const void* Data(caffe::SyncedMemory* memory) {
+  return memory->cpu_data();
+}
+
+template <typename T>
+T* MutableDiff(caffe::Blob<T>* blob) {
+  return blob->mutable_cpu_diff();
+}
+
+template <typename T>
+void Baseline(caffe::Blob<T>* scores, const caffe::Blob<T>& targets) {
+  Floor(scores->cpu_data(), targets.cpu_data(), scores->count(),
+        scores->mutable_cpu_diff());
+}
+
+struct KernelCalls {
+  template <typename T>
+  double Loss(const kernel::Elements<T>& elements) {
+    return kernel::Loss(elements, 1).loss;
+  }
+  template <typename T>
+  void Gradient(const kernel::Elements<T>& elements, T* gradient) {
+    kernel::Gradient(elements, 1, gradient);
+  }
+  template <typename T>
+  double LossAndGradient(const kernel::Elements<T>& elements, T* gradient) {
+    return kernel::LossAndGradient(elements, 1, gradient).loss;
+  }
+};
+
+class Stopwatch {
+ public:
+  Stopwatch() : begin_(std::chrono::steady_clock::now()) {}
+  double Seconds() const {
+    const std::chrono::duration<double> spent =
+        std::chrono::steady_clock::now() - begin_;
+    return spent.count();
+  }
+
+ private:
+  const std::chrono::steady_clock::time_point begin_;
+};
+
+inline std::string InstructionSets() {
+  std::string names = kernel::BestLoops<float>().name;
+  kernel::Loops<float> loops[kernel::kMaxLoops];
+  const int available = kernel::AvailableLoops(loops);
+  for (int i = 0; i < available; ++i) {
+    names += std::string(" ") + loops[i].name;
+  }
+  return names;
+}
+
+inline std::string Compiler() {
+#ifdef __clang__
+  return __VERSION__;
+#else
+  return "gcc " __VERSION__;
+#endif
+}
+
+}  // namespace device
+
+#endif  // BENCHMARKS_ON_CPU_HPP_

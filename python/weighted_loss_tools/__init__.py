@@ -1,0 +1,1 @@
+"""Tools for Caffe's layer SigmoidCrossEntropyWeightLoss, which need pycaffe and no kernel."""

@@ -1,0 +1,93 @@
+"""A net's prototxt as Caffe's message, and how its names are shown.
+
+Texts here have a character for each byte of the file, whatever the encoding of names and comments.
+"""
+
+from pathlib import Path
+
+from weighted_sigmoid_loss.errors import Failure, Refused
+
+NATIVE = "SigmoidCrossEntropyWeightLoss"
+PARAMETER = "sigmoid_cross_entropy_weight_loss_param"
+
+
+def caffe_messages():
+    """Caffe's messages, of any Caffe."""
+    try:
+        from caffe.proto import caffe_pb2
+    except ImportError as error:
+        raise Failure(
+            f"pycaffe is needed and cannot be imported ({error}): run "
+            "build/cpu/install/bin/weighted-loss, which has its own"
+        ) from None
+    return caffe_pb2
+
+
+def messages():
+    """Caffe's messages, as generated for a Caffe that has the native layer."""
+    caffe_pb2 = caffe_messages()
+    if PARAMETER not in caffe_pb2.LayerParameter.DESCRIPTOR.fields_by_name:
+        raise Failure(
+            f"the Caffe in {Path(caffe_pb2.__file__).parent} has no layer {NATIVE}: put it in with "
+            "scripts/apply.py, or run build/cpu/install/bin/weighted-loss"
+        )
+    return caffe_pb2
+
+
+def read_text(path):
+    return read_bytes(path).decode("latin-1")
+
+
+def read_bytes(path):
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise Refused(f"{path}: {error.strerror}") from None
+
+
+def parse(text, pb=None):
+    """Return the text as a NetParameter of these messages, or those with the native layer."""
+    net = (pb or messages()).NetParameter()
+    from google.protobuf import text_format
+
+    if "\0" in text:
+        raise Refused("it has a NUL byte, so it is no text file: give a net's prototxt")
+    try:
+        text_format.Parse(text, net)
+    except text_format.ParseError as error:
+        raise Refused(f"not a net's prototxt: {readable(str(error))}") from None
+    if net.layers:
+        raise Refused(
+            "it has layers in Caffe's old format, `layers { ... }`: upgrade it first with Caffe's "
+            "tool upgrade_net_proto_text"
+        )
+    return net
+
+
+def included(layer, phase):
+    """Whether a net of this phase, of level 0 and no stage, has the layer: Caffe's own rules."""
+    if layer.include:
+        return any(meets(rule, phase) for rule in layer.include)
+    return not any(meets(rule, phase) for rule in layer.exclude)
+
+
+def meets(rule, phase):
+    return (
+        (not rule.HasField("phase") or rule.phase == phase)
+        and (not rule.HasField("min_level") or rule.min_level <= 0)
+        and (not rule.HasField("max_level") or rule.max_level >= 0)
+        and not rule.stage
+    )
+
+
+def title(layer):
+    return f"layer '{readable(layer.name)}'"
+
+
+def title_and_type(layer):
+    return f"{title(layer)} of type {readable(layer.type)}"
+
+
+def readable(text):
+    """A text of the file, for people: its bytes are most likely UTF-8."""
+    return text.encode("latin-1", "replace").decode("utf-8", "replace")

@@ -1,0 +1,305 @@
+"""The loss of NumPy arrays, by the compiled kernel."""
+
+from __future__ import annotations
+
+import math
+import warnings
+from collections.abc import Sequence
+from typing import Any, TypeVar, Union
+
+import numpy as np
+import numpy.typing as npt
+
+from ._kernel import compute
+
+Float = TypeVar("Float", np.float32, np.float64)
+Weights = Union[float, Sequence[float], npt.NDArray[np.float32], npt.NDArray[np.float64]]
+
+NORMALIZATIONS = ("full", "valid", "batch_size", "none")
+CLASS_BALANCES = ("none", "batch", "instance", "channel")
+FLOATS = (np.dtype(np.float32), np.dtype(np.float64))
+
+# An out that asks for no gradient.
+_LOSS_ALONE: Any = object()
+
+
+def loss_and_grad(
+    scores: npt.NDArray[Float],
+    targets: npt.NDArray[Float],
+    *,
+    cls_weight: Weights = 1.0,
+    neg_weight: Weights = 1.0,
+    weight: npt.NDArray[Float] | None = None,
+    axis: int = 1,
+    ignore_label: float | None = None,
+    normalization: str = "batch_size",
+    class_balance: str = "none",
+    out: npt.NDArray[Float] | None = None,
+) -> tuple[float, npt.NDArray[Float]]:
+    """Return the loss and its gradient with respect to the scores, computed in one pass.
+
+    For score x and target t in channel c, with element weight e,
+
+        a = e * cls_weight[c] * b_pos
+        b = e * neg_weight[c] * b_neg
+        loss = sum of (a t softplus(-x) + b (1 - t) softplus(x)) / normalizer
+        grad = (b (1 - t) sigmoid(x) - a t sigmoid(-x)) / normalizer
+
+    without the elements whose target is ignore_label. The parameters are those of the Caffe layer
+    SigmoidCrossEntropyWeightLoss, and each element of grad has the bits that this layer gives it.
+
+    scores: N x C x ..., float32 or float64, one axis or more, before any sigmoid.
+    targets: the same shape and type, in [0, 1]; soft ones too.
+    cls_weight, neg_weight: one for all channels, or one a channel along axis. Finite, not negative.
+    weight: element weights of the same type. Each axis is as long as that of the scores or 1; axes
+        that it lacks at the end count as 1. Finite, not negative.
+    axis: the channels' axis; a negative one counts from the end. Looked at only where a weight a
+        channel or class_balance="channel" needs it.
+    ignore_label: elements whose target equals it have no loss and a gradient of 0.
+    normalization: "full" divides by the number of elements, "valid" by that of the elements not
+        ignored, "batch_size" by N, "none" by 1; never by less than 1.
+    class_balance: "batch", "instance" or "channel": in each such scope, b_pos is the share of
+        negatives and b_neg that of positives. "none": both are 1.
+    out: where grad goes, of the scores' shape and type; the scores themselves, if wanted. It may
+        overlap them in no other way, and targets and weight not at all.
+
+    Arrays are C-contiguous and not copied. Others are refused with ValueError:
+    numpy.ascontiguousarray() makes such a copy. The loss is a float, summed in double.
+
+    Raises TypeError for what is no NumPy array or of another type, and ValueError for a shape that
+    does not fit, an array that is not contiguous, a weight that is negative or not finite, an axis
+    out of range, an unknown name, and an out that is read-only or overlaps. Where an element weight
+    is negative or not finite, out has been overwritten. Targets outside [0, 1] that are not
+    ignore_label are used as they are, with a UserWarning.
+
+    While this computes, other Python threads run; they must not write to the arrays.
+    """
+    _check_arrays(scores, targets, weight)
+    grad = None
+    if out is None:
+        out = grad = np.empty_like(scores, subok=False)
+    elif out is not _LOSS_ALONE:
+        _check_out(out, scores, targets, weight)
+        grad = out
+    shape = scores.shape
+    positive = _numbers("cls_weight", cls_weight)
+    negative = _numbers("neg_weight", neg_weight)
+    channels = max(positive.size, negative.size)
+    inner = 1
+    if channels > 1 or class_balance == "channel":
+        axis = _checked_axis(axis, shape)
+        inner = _inner(shape, axis)
+    if channels > 1:
+        positive = _a_channel("cls_weight", positive, shape, axis)
+        negative = _a_channel("neg_weight", negative, shape, axis)
+    total, bad_targets, bad_weights = compute(
+        scores,
+        targets,
+        grad,
+        None if weight is None else weight.reshape(_aligned_shape(weight, shape)),
+        positive,
+        negative,
+        inner if channels > 1 else 1,
+        _scope(class_balance, shape, axis),
+        _checked_label(ignore_label),
+        _normalizer(normalization, shape),
+    )
+    if bad_weights or bad_targets:
+        report(scores.size, bad_targets, bad_weights, stacklevel=4 if grad is None else 3)
+    return total, out
+
+
+def loss(
+    scores: npt.NDArray[Float],
+    targets: npt.NDArray[Float],
+    *,
+    cls_weight: Weights = 1.0,
+    neg_weight: Weights = 1.0,
+    weight: npt.NDArray[Float] | None = None,
+    axis: int = 1,
+    ignore_label: float | None = None,
+    normalization: str = "batch_size",
+    class_balance: str = "none",
+) -> float:
+    """Return the loss alone: the bits of loss_and_grad()'s, whose parameters and errors it has."""
+    return loss_and_grad(
+        scores,
+        targets,
+        cls_weight=cls_weight,
+        neg_weight=neg_weight,
+        weight=weight,
+        axis=axis,
+        ignore_label=ignore_label,
+        normalization=normalization,
+        class_balance=class_balance,
+        out=_LOSS_ALONE,
+    )[0]
+
+
+def report(count: int, bad_targets: int, bad_weights: int, stacklevel: int = 4) -> None:
+    """What the kernel found in count targets and weights, as a warning or an error.
+
+    stacklevel: how far up the user's call is.
+    """
+    if bad_weights:
+        raise ValueError(
+            f"weight: {bad_weights} of {count} elements have a weight that is negative or not "
+            "finite"
+        )
+    warnings.warn(
+        f"{bad_targets} of {count} targets are outside [0, 1]; they are used as they are. "
+        "Scale a 0/255 mask by 1/255; leave out elements marked -1 or 255",
+        stacklevel=stacklevel,
+    )
+
+
+def _check_arrays(
+    scores: npt.NDArray[Float],
+    targets: npt.NDArray[Float],
+    weight: npt.NDArray[Float] | None,
+) -> None:
+    if not isinstance(scores, np.ndarray) or scores.dtype not in FLOATS:
+        raise TypeError(
+            f"scores: need a NumPy array of float32 or float64, got {_description(scores)}"
+        )
+    _check_array("scores", scores, scores)
+    _check_array("targets", targets, scores)
+    if scores.ndim == 0:
+        raise ValueError("scores: need at least one axis, that of the batch, got none")
+    if targets.shape != scores.shape:
+        raise ValueError(f"targets: need the scores' shape {scores.shape}, got {targets.shape}")
+    if weight is not None:
+        _check_array("weight", weight, scores)
+
+
+def _check_array(name: str, array: npt.NDArray[Float], scores: npt.NDArray[Float]) -> None:
+    if not isinstance(array, np.ndarray) or array.dtype != scores.dtype:
+        raise TypeError(
+            f"{name}: need a NumPy array of the scores' {scores.dtype}, got {_description(array)}"
+        )
+    flags = array.flags
+    if not flags.c_contiguous or not flags.aligned:
+        raise ValueError(
+            f"{name}: need a C-contiguous, aligned array, got strides {array.strides} of shape "
+            f"{array.shape}; numpy.ascontiguousarray() makes a copy that is"
+        )
+
+
+def _check_out(
+    out: npt.NDArray[Float],
+    scores: npt.NDArray[Float],
+    targets: npt.NDArray[Float],
+    weight: npt.NDArray[Float] | None,
+) -> None:
+    _check_array("out", out, scores)
+    if out.shape != scores.shape:
+        raise ValueError(f"out: need the scores' shape {scores.shape}, got {out.shape}")
+    if not out.flags.writeable:
+        raise ValueError("out: need an array that can be written to, got a read-only one")
+    for name, array in (("targets", targets), ("weight", weight)):
+        if array is not None and np.may_share_memory(out, array):
+            raise ValueError(f"out: overlaps {name}")
+    if np.may_share_memory(out, scores) and out.ctypes.data != scores.ctypes.data:
+        raise ValueError("out: overlaps the scores without being the same memory")
+
+
+def _description(value: object) -> str:
+    kind = type(value).__name__
+    return f"{kind} of {value.dtype}" if isinstance(value, np.ndarray) else kind
+
+
+def _numbers(name: str, values: Weights) -> npt.NDArray[np.float64]:
+    """Weights of channels as the kernel takes them: at least one."""
+    if isinstance(values, (int, float)):
+        _check_weight(name, values)
+        return np.array([values], np.float64)
+    given = np.asarray(values)
+    if given.dtype.kind not in "iuf":
+        raise TypeError(f"{name}: need a number or a sequence of them, got {values!r}")
+    numbers = given.astype(np.float64)
+    if numbers.ndim > 1:
+        raise ValueError(f"{name}: need a number or one a channel, got shape {numbers.shape}")
+    for value in (numbers.min(), numbers.max()) if numbers.size else ():
+        _check_weight(name, value)
+    return numbers.reshape(-1) if numbers.size else np.ones(1)
+
+
+def _check_weight(name: str, value: float) -> None:
+    if not 0 <= value < math.inf:
+        raise ValueError(f"{name}: a weight must be finite and not negative, got {value}")
+
+
+def _a_channel(
+    name: str, values: npt.NDArray[np.float64], shape: tuple[int, ...], axis: int
+) -> npt.NDArray[np.float64]:
+    if values.size == 1:
+        return np.full(shape[axis], values[0])
+    if values.size != shape[axis]:
+        raise ValueError(
+            f"{name}: has {values.size} values, and scores of shape {shape} have {shape[axis]} "
+            f"channels along axis {axis}; give one, or one a channel"
+        )
+    return values
+
+
+def _checked_axis(axis: int, shape: tuple[int, ...]) -> int:
+    """From the start."""
+    ndim = len(shape)
+    if not -ndim <= axis < ndim:
+        raise ValueError(
+            f"axis: need {-ndim} to {ndim - 1} for scores of shape {shape}, got {axis}"
+        )
+    return axis % ndim
+
+
+def _inner(shape: tuple[int, ...], axis: int) -> int:
+    """How many elements one step along the axis takes."""
+    return math.prod(shape[axis + 1 :]) or 1
+
+
+def _aligned_shape(weight: npt.NDArray[Float], shape: tuple[int, ...]) -> tuple[int, ...]:
+    """That of the weights with the scores' number of axes, from the first."""
+    given = weight.shape
+    fits = all(size == 1 for size in given[len(shape) :]) and all(
+        size in (1, other) for size, other in zip(given, shape)
+    )
+    if not fits:
+        raise ValueError(
+            f"weight: each axis must be as long as that of the scores or 1, got shape {given} for "
+            f"scores of shape {shape}"
+        )
+    return given[: len(shape)] + (1,) * (len(shape) - len(given))
+
+
+def _scope(class_balance: str, shape: tuple[int, ...], axis: int) -> tuple[int, int] | None:
+    """The axis along which the scopes of class_balance lie: its length, and its step's elements."""
+    if class_balance == "none":
+        return None
+    if class_balance == "batch":
+        return 1, math.prod(shape) or 1
+    if class_balance == "instance":
+        return shape[0], _inner(shape, 0)
+    if class_balance == "channel":
+        return shape[axis], _inner(shape, axis)
+    raise ValueError(f"class_balance: need one of {CLASS_BALANCES}, got {class_balance!r}")
+
+
+def _checked_label(ignore_label: float | None) -> float | None:
+    if ignore_label is None or (
+        isinstance(ignore_label, (int, float)) and ignore_label == ignore_label
+    ):
+        return ignore_label
+    raise ValueError(f"ignore_label: need a number or None, got {ignore_label!r}")
+
+
+def _normalizer(normalization: str, shape: tuple[int, ...]) -> float | None:
+    """What to divide by; None where the kernel has to count."""
+    if normalization == "batch_size":
+        return float(shape[0] or 1)
+    if normalization == "none":
+        return 1.0
+    if normalization == "full":
+        return float(math.prod(shape) or 1)
+    if normalization == "valid":
+        return None
+    raise ValueError(f"normalization: need one of {NORMALIZATIONS}, got {normalization!r}")
