@@ -118,12 +118,7 @@ class KernelStep : public StepOnBlobs<T> {
     elements.cls_weight = static_cast<const double*>(device::Data(&weights_));
     elements.neg_weight = elements.cls_weight + 1;
     T* const gradient = device::MutableDiff(&this->scores_);
-    if (in_one_pass_) {
-      loss_ = calls_.LossAndGradient(elements, gradient);
-    } else {
-      loss_ = calls_.Loss(elements);
-      calls_.Gradient(elements, gradient);
-    }
+    loss_ = calls_.Step(elements, in_one_pass_, gradient);
   }
   double loss() const override { return loss_; }
 

@@ -30,11 +30,8 @@ WEIGHTED = 2
 # times as fast as PyTorch eager.
 FRONT, FRONT_AS_FAST = 1.1, 2
 # On a GPU: of the copy's bandwidth, and times as fast as these.
-OF_COPY = {LAYER: 0.85, ONE_PASS: 0.85}
-GPU_AS_FAST = {
-    LAYER: {"torch": 5, "torch-compile": 1, "upstream": 3},
-    ONE_PASS: {"torch-compile": 1.4},
-}
+OF_COPY = {LAYER: 0.85}
+GPU_AS_FAST = {LAYER: {"torch": 5, "torch-compile": 1, "upstream": 3}}
 # What results/cpu-avx512 misses. README.md has where the time goes.
 MISSED = {
     # 4.35 to 4.6 in four runs: arithmetic bounds it and memory the floor, whose ratio moves.

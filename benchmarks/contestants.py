@@ -71,7 +71,7 @@ TABLE = [
     ours(
         ONE_PASS,
         "our kernel, one pass",
-        {"cpu": 3, "gpu": 3},
+        {"cpu": 3},
         12,
         group="ours",
         sets="each",

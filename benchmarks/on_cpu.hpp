@@ -41,16 +41,14 @@ void Baseline(caffe::Blob<T>* scores, const caffe::Blob<T>& targets) {
 
 struct KernelCalls {
   template <typename T>
-  double Loss(const kernel::Elements<T>& elements) {
-    return kernel::Loss(elements, 1).loss;
-  }
-  template <typename T>
-  void Gradient(const kernel::Elements<T>& elements, T* gradient) {
+  double Step(const kernel::Elements<T>& elements, bool in_one_pass,
+              T* gradient) {
+    if (in_one_pass) {
+      return kernel::LossAndGradient(elements, 1, gradient).loss;
+    }
+    const double loss = kernel::Loss(elements, 1).loss;
     kernel::Gradient(elements, 1, gradient);
-  }
-  template <typename T>
-  double LossAndGradient(const kernel::Elements<T>& elements, T* gradient) {
-    return kernel::LossAndGradient(elements, 1, gradient).loss;
+    return loss;
   }
 };
 

@@ -44,21 +44,13 @@ class KernelCalls {
  public:
   KernelCalls() : workspace_(kernel::kGpuWorkspace) {}
 
+  /// In two passes: there are no others.
   template <typename T>
-  double Loss(const kernel::Elements<T>& elements) {
+  double Step(const kernel::Elements<T>& elements, bool /* in_one_pass */,
+              T* gradient) {
     kernel::LossSums sums;
     Check(kernel::LossGpu(elements, 1, workspace_.mutable_gpu_data(), &sums));
-    return sums.loss;
-  }
-  template <typename T>
-  void Gradient(const kernel::Elements<T>& elements, T* gradient) {
     Check(kernel::GradientGpu(elements, 1, gradient));
-  }
-  template <typename T>
-  double LossAndGradient(const kernel::Elements<T>& elements, T* gradient) {
-    kernel::LossSums sums;
-    void* const workspace = workspace_.mutable_gpu_data();
-    Check(kernel::LossAndGradientGpu(elements, 1, workspace, &sums, gradient));
     return sums.loss;
   }
 

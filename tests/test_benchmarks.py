@@ -236,15 +236,13 @@ def made_up_gpu_report(**milliseconds):
 
 
 def test_gpu_bounds_are_bandwidths_and_ratios():
-    # The copy moves 8 bytes an element in 1 ms, the layer 20, the one pass 12.
-    found = verdicts(made_up_gpu_report(layer=2.5 / 0.9, one_pass=1.5 / 0.8, torch=13.9))
+    # The copy moves 8 bytes an element in 1 ms, the layer 20.
+    found = verdicts(made_up_gpu_report(layer=2.5 / 0.8, torch=13.9))
     assert found == {
-        "our layer: bandwidth, of the copy's": (0.9, "reached"),
-        "our kernel, one pass: bandwidth, of the copy's": (0.8, "missed"),
-        "our layer: times as fast as PyTorch eager": (13.9 * 0.9 / 2.5, "reached"),
-        "our layer: times as fast as PyTorch torch.compile": (3.6, "reached"),
-        "our layer: times as fast as upstream's layer, unweighted": (3.6, "reached"),
-        "our kernel, one pass: times as fast as PyTorch torch.compile": (8 / 1.5, "reached"),
+        "our layer: bandwidth, of the copy's": (0.8, "missed"),
+        "our layer: times as fast as PyTorch eager": (13.9 * 0.8 / 2.5, "missed"),
+        "our layer: times as fast as PyTorch torch.compile": (3.2, "reached"),
+        "our layer: times as fast as upstream's layer, unweighted": (3.2, "reached"),
     }
 
 
@@ -256,17 +254,16 @@ def test_bounds_are_of_the_headline_alone():
 
 
 def test_bounds_are_printed(tmp_path):
-    # As above: the layer reaches its four, the one pass only the other of its two.
-    report = made_up_gpu_report(layer=2.5 / 0.9, one_pass=1.5 / 0.8, torch=13.9)
+    report = made_up_gpu_report(layer=2.5 / 0.9, torch=12)
     (tmp_path / "report.json").write_text(json.dumps(report))
     done = run_program(tmp_path / "report.json", module="benchmarks.bounds")
     assert (done.returncode, done.stderr) == (1, "")
-    assert done.stdout.splitlines()[-1] == "5 of 6 bounds reached, 0 not measured"
-    report["measured"] = [row for row in report["measured"] if row["contestant"] != "one-pass"]
+    assert done.stdout.splitlines()[-1] == "3 of 4 bounds reached, 0 not measured"
+    report["measured"] = [row for row in report["measured"] if row["contestant"] != "torch"]
     (tmp_path / "report.json").write_text(json.dumps(report))
     done = run_program(tmp_path / "report.json", module="benchmarks.bounds")
     assert (done.returncode, done.stderr) == (0, "")
-    assert done.stdout.splitlines()[-1] == "4 of 6 bounds reached, 2 not measured"
+    assert done.stdout.splitlines()[-1] == "3 of 4 bounds reached, 1 not measured"
 
 
 def test_gpu_text_has_bandwidths():
@@ -521,7 +518,7 @@ def test_gpu_run_measures_what_there_is(run_on_gpu, tmp_path):
     done = run_on_gpu("--sizes", 1024, 4096)
     assert done.returncode == 0, done.stderr
     report = json.loads((tmp_path / "out" / "report.json").read_text())
-    there = {"copy", "layer", "two-passes", "one-pass", "upstream"}
+    there = {"copy", "layer", "two-passes", "upstream"}
     assert {row["name"] for row in report["contestants"]} == there
     # Upstream's has no weights: also at large sizes it is held to its own problem.
     assert {(row["contestant"], row["count"]) for row in report["agreement"]} == {
