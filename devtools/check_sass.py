@@ -5,7 +5,8 @@ What is looked at, for each GPU that we compile for: no kernel keeps values in l
 stack, or registers that are spilled); those that walk through the elements read and write them
 16 bytes at a time, and their loops have no more instructions per element than so many; the float
 gradient has none for units of double. And the kernels' reciprocal is CUDA's own, which is correctly
-rounded, but for a branch: so it is, too. --use_fast_math, which flushes subnormal floats, changes no instruction.
+rounded, but for a branch: so it is, too. --use_fast_math, which flushes subnormal floats, changes
+no instruction.
 
 The table that is printed has the registers, the 16-byte reads and writes of the kernel's loop, and
 the loop's instructions per element, those for rare elements among them.

@@ -11,7 +11,9 @@
 #include "boost/scoped_ptr.hpp"
 #include "gtest/gtest.h"
 
+#include "caffe/blob.hpp"
 #include "caffe/common.hpp"
+#include "caffe/layers/sigmoid_cross_entropy_weight_loss_layer.hpp"
 #include "caffe/syncedmem.hpp"
 #include "caffe/test/weighted_sigmoid_loss_cases.hpp"
 #include "caffe/util/weighted_sigmoid_loss.hpp"
@@ -276,6 +278,22 @@ TYPED_TEST(WeightedSigmoidLossGPUTest, TestNotFinite) {
           << score << ' ' << target << ' ' << got.loss;
     }
   }
+}
+
+/// The layer refuses memory that the kernel cannot take.
+TYPED_TEST(WeightedSigmoidLossGPUTest, TestMisalignedDeath) {
+  typedef TypeParam T;
+  ::testing::FLAGS_gtest_death_test_style = "threadsafe";
+  LayerParameter param;
+  param.set_name("shifted");
+  SigmoidCrossEntropyWeightLossLayer<T> layer(param);
+  Blob<T> scores(2, 4, 1, 1), targets(2, 4, 1, 1), loss;
+  const std::vector<Blob<T>*> bottom = {&scores, &targets}, top = {&loss};
+  layer.SetUp(bottom, top);
+  Buffer<T> memory(std::vector<T>(9, 0));
+  targets.set_gpu_data(memory.on_device() + 1);
+  EXPECT_DEATH(layer.Forward(bottom, top),
+               "layer 'shifted': the targets begin at device address");
 }
 
 TYPED_TEST(WeightedSigmoidLossGPUTest, TestNoElements) {
