@@ -1,6 +1,5 @@
-"""The weighted sigmoid cross-entropy loss: loss() and loss_and_grad() of NumPy arrays and the module
-torch, where the compiled kernel is, and reference, schemes, param_str and errors, which need none.
-
+"""The weighted sigmoid cross-entropy loss: loss() and loss_and_grad() of NumPy arrays and, in the
+module torch, of tensors, where the compiled kernel is; reference, schemes, param_str and errors.
 __init__, reference and param_str, which Caffe's Python layer imports, run on Python 2.7 as well.
 """
 
@@ -8,7 +7,7 @@ import sys
 
 __version__ = "0.1.0"
 
-if sys.version_info >= (3,):
+if sys.version_info >= (3,):  # noqa: UP036
     from importlib.util import find_spec
 
     # The wheel has the kernel; the copy beside pycaffe does not.
