@@ -1,5 +1,6 @@
 """The weighted sigmoid cross-entropy loss: loss() and loss_and_grad() of NumPy arrays and, in the
 module torch, of tensors, where the compiled kernel is; reference, schemes, param_str and errors.
+
 __init__, reference and param_str, which Caffe's Python layer imports, run on Python 2.7 as well.
 """
 
