@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from weighted_sigmoid_loss.numpy import loss_and_grad
+from weighted_sigmoid_loss import loss_and_grad
 
 MANUALS = ["docs/python.md", "docs/python.zh-CN.md"]
 DOCUMENTS = ["README.md", "README.zh-CN.md", *MANUALS]
