@@ -99,7 +99,11 @@ Result Run(const kernel::Elements<T>& elements, double scale, T* losses,
       losses ? LossesAndGradient(elements, scale, losses, grad)
       : grad ? LossAndGradient(elements, scale, grad)
              : Loss(elements, scale);
-  return Result(sums.loss, sums.bad_targets, sums.bad_weights);
+  kernel::BadInput bad = {0, 0};
+  if (sums.target_excess > 0 || sums.weight_excess > 0) {
+    bad = CountBadInput(elements);
+  }
+  return Result(sums.loss, bad.targets, bad.weights);
 }
 
 /// Without a normalizer that is the number of valid elements, at least 1.

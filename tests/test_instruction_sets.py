@@ -10,6 +10,7 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent
 PROGRAM = ROOT / "build" / "cpu" / "cmake" / "caffe" / "test" / "test.testbin"
 # TestWalk and TestSoftTargets go through every set by themselves.
+KERNEL = sorted((ROOT / "src" / "caffe" / "util").glob("weighted_sigmoid_loss*.cpp"))
 FILTER = "WeightedSigmoidLossSumTest*:WeightedSigmoidLossElementsTest*-*.TestWalk"
 
 
@@ -23,3 +24,13 @@ def test_kernel(name):
         pytest.skip(f"this machine has no {name}")
     assert done.returncode == 0, done.stdout + done.stderr
     assert int(re.search(r"\[  PASSED  \] (\d+) tests", done.stdout)[1]) >= 30
+
+
+@pytest.mark.parametrize("flag", ["-ffast-math", "-Ofast", "-ffinite-math-only"])
+@pytest.mark.parametrize("source", KERNEL, ids=lambda path: path.stem)
+def test_arithmetic_that_is_not_ieees_is_refused(source, flag):
+    argv = ["g++", "-std=c++11", "-fsyntax-only", f"-I{ROOT / 'include'}", source]
+    assert subprocess.run(argv, capture_output=True).returncode == 0
+    run = subprocess.run([*argv, flag], capture_output=True, text=True)
+    assert run.returncode != 0
+    assert "compile it without -ffast-math" in run.stderr

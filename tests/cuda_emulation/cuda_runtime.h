@@ -220,6 +220,16 @@ inline void __syncthreads() {
   emulation::Wait();
 }
 
+inline std::uint32_t max(std::uint32_t a, std::uint32_t b) {
+  return a > b ? a : b;
+}
+
+/// The float next to the value from above, or the value.
+inline float __double2float_ru(double value) {
+  const float rounded = static_cast<float>(value);
+  return rounded < value ? std::nextafter(rounded, HUGE_VALF) : rounded;
+}
+
 /// The value of the lane `lanes` further on; its own where there is none.
 template <typename T>
 T __shfl_down_sync(unsigned mask, T value, unsigned lanes) {

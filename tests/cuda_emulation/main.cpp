@@ -121,8 +121,8 @@ class Run {
     LossGpu(elements_, scale, workspace_.data(), &got);
     Expect(IsNear(got.loss, loss.loss), name, "loss");
     Expect(got.valid == loss.valid, name, "valid");
-    Expect(got.bad_targets == loss.bad_targets, name, "bad targets");
-    Expect(got.bad_weights == loss.bad_weights, name, "bad weights");
+    Expect(got.target_excess == loss.target_excess, name, "target excess");
+    Expect(got.weight_excess == loss.weight_excess, name, "weight excess");
     CheckInPlace(scale, expected);
   }
 

@@ -302,8 +302,9 @@ class DeviceWalk {
       scores[i] = Pattern(first + begin + i, stride_);
       targets[i] = target;
     }
-    const Stretch<float> stretch = {count, scores, targets, false, 0};
-    BestLoops<float>().elements(stretch, weights[0], weights[1], losses, grad);
+    const Stretch<float> stretch = {count, scores,  targets,     false, 0,
+                                    true,  weights, weights + 1, NULL};
+    BestLoops<float>().visit(stretch, true, losses, grad);
     const float* device_grad = host_grad_.get() + begin;
     const double* device_losses = host_losses_.get() + begin;
     if (std::memcmp(grad, device_grad, count * sizeof(float)) == 0 &&
@@ -381,11 +382,11 @@ int RunLoss() {
       LossSums sums;
       Require(LossGpu(elements, 1., workspace.get(), &sums), "LossGpu");
       const float score = scores[kLanes * k + k % kLanes];
-      const Stretch<float> stretch = {1, &score, &sample.target, false, 0};
+      const Stretch<float> stretch = {1,    &score,  &sample.target, false, 0,
+                                      true, weights, weights + 1,    NULL};
       double loss;
       float grad;
-      BestLoops<float>().elements(stretch, weights[0], weights[1], &loss,
-                                  &grad);
+      BestLoops<float>().visit(stretch, true, &loss, &grad);
       const unsigned valid = sample.other_target == -1 ? 1 : kLanes;
       if (!AreSame(loss, sums.loss) || sums.valid != valid) {
         if (++failures == 1) {
@@ -653,7 +654,7 @@ class LargeCase {
     Expect(got[0] == 0, "gradients");
     Expect(IsClose(sums.loss, loss), "loss");
     Expect(sums.valid + got[2] == plain_.count, "number of ignored elements");
-    Expect(sums.bad_targets == 0 && sums.bad_weights == 0, "warnings");
+    Expect(sums.target_excess == 0 && sums.weight_excess == 0, "warnings");
   }
 
   const DeviceArray<float> scores_, targets_, grad_, weight_;

@@ -40,10 +40,10 @@ namespace caffe {
  *      grows has weight 0 (a hard target). NaN gives NaN.
  *   -# @f$ (N \times C \times ...) @f$
  *      as many targets @f$ t \in [0, 1] @f$; soft targets are allowed. Others
- *      are used as they are, with one warning a layer.
+ *      are used as they are, with at most two warnings.
  *   -# @f$ (N \times C \times ...) @f$ (optional)
  *      element weights @f$ e \geq 0 @f$, finite; others are used as they are,
- *      with one warning a layer. Each axis is as long as that of the scores or
+ *      with at most two warnings. Each axis is as long as that of the scores or
  *      1, missing trailing axes count as 1, and further trailing axes of 1 are
  *      dropped: @f$ (N) @f$ weighs instances,
  *      @f$ (N \times 1 \times H \times W) @f$ pixels.
@@ -121,6 +121,23 @@ class SigmoidCrossEntropyWeightLossLayer : public LossLayer<Dtype> {
   typedef weighted_sigmoid_loss::ElementWeights<Dtype> ElementWeights;
   typedef weighted_sigmoid_loss::LossSums LossSums;
 
+  /// Of one kind of input: the second is owed for what is 1,000 times as far
+  /// out of range as what the first was for.
+  struct Warnings {
+    Warnings() : given(0), first_excess(0) {}
+    bool IsOwed(double excess) {
+      if (given == 2 || !(excess > 1000 * first_excess)) {
+        return false;
+      }
+      if (++given == 1) {
+        first_excess = excess;
+      }
+      return true;
+    }
+    int given;
+    double first_excess;
+  };
+
   /// How messages name this layer.
   string Description() const;
   const SigmoidCrossEntropyWeightLossParameter& param() const {
@@ -170,8 +187,8 @@ class SigmoidCrossEntropyWeightLossLayer : public LossLayer<Dtype> {
   /// Device memory of a fixed size for the kernels.
   shared_ptr<SyncedMemory> gpu_workspace_;
   LossParameter_NormalizationMode normalization_;
-  bool warned_of_targets_;
-  bool warned_of_weights_;
+  Warnings target_warnings_;
+  Warnings weight_warnings_;
   /// What the last Forward divided the loss by.
   double normalizer_;
 };

@@ -397,10 +397,11 @@ class Walk {
 
   void CompareOn(const Place& place, Results<T>* results,
                  WalkReport<T>* report) {
-    const Stretch<T> stretch = {count_, scores_.data(), targets_.data(), false,
-                                0};
-    report->loops.elements(stretch, place.a, place.b, results->losses.data(),
-                           results->gradients.data());
+    const Stretch<T> stretch = {
+        count_, scores_.data(), targets_.data(), false, 0,
+        true,   &place.a,       &place.b,        NULL};
+    report->loops.visit(stretch, true, results->losses.data(),
+                        results->gradients.data());
     if (!all_finite_) {
       results->UnifyNaN(count_);
     }

@@ -4,6 +4,11 @@
 #include <cstddef>
 #include <cstdint>
 
+#if defined(__FAST_MATH__) || \
+    (defined(__FINITE_MATH_ONLY__) && __FINITE_MATH_ONLY__)
+#error "The loss needs IEEE arithmetic: compile it without -ffast-math, -Ofast"
+#endif
+
 /**
  * @file
  * The kernel of the class-weighted sigmoid cross-entropy loss: plain pointers
@@ -20,7 +25,9 @@
  *
  * An element whose target equals the ignore label has zero loss and gradient.
  * weighted_sigmoid_loss_math.hpp has the formulas of an element and their error
- * bounds. Nothing is allocated and nothing is written but the results.
+ * bounds; they hold where the caller's thread rounds to nearest and does not
+ * flush subnormal numbers to zero. Nothing is allocated and nothing is written
+ * but the results.
  *
  * The functions for the CPU take as many threads as OpenMP gives them, one where
  * the program is built without it or the input is small. Their results are the
@@ -88,10 +95,22 @@ struct Elements {
 /// What a forward pass sums over the elements that are not ignored.
 struct LossSums {
   double loss;
-  std::uint64_t valid;        ///< how many these are
-  std::uint64_t bad_targets;  ///< those with a target outside [0, 1]
-  std::uint64_t bad_weights;  ///< those with a weight negative or not finite
+  std::uint64_t valid;  ///< how many these are
+  /// The farthest that a target is outside [0, 1], or 0; NaN is at infinity.
+  double target_excess;
+  /// Likewise an element weight outside the finite numbers from 0 on.
+  double weight_excess;
 };
+
+/// Elements that are not ignored, and have what a LossSums' excess is about.
+struct BadInput {
+  std::uint64_t targets;  ///< how many have a target outside [0, 1]
+  std::uint64_t weights;  ///< how many a weight negative or not finite
+};
+
+/// Counts these, one by one: for the words of a warning.
+template <typename T>
+BadInput CountBadInput(const Elements<T>& elements);
 
 /**
  * @brief The loss, summed in double in an order that depends on the shapes alone.

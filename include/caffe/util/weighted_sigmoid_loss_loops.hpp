@@ -4,6 +4,13 @@
 #include <cstddef>
 #include <cstdint>
 
+#include "caffe/util/weighted_sigmoid_loss.hpp"
+
+// GCC before 8 does not know all of what the file for AVX-512 asks of it.
+#if defined(__x86_64__) && (defined(__clang__) || __GNUC__ >= 8)
+#define WEIGHTED_SIGMOID_LOSS_HAS_AVX512
+#endif
+
 /**
  * @file
  * The CPU kernel's loops over neighbouring elements, one set of functions for
@@ -28,41 +35,30 @@ struct Stretch {
   const T* targets;
   bool has_ignore_label;
   T ignore_label;
+  bool is_same;     ///< one a and b for all, else count of them
+  const double* a;  ///< for gradients, rounded to T as Saturate does
+  const double* b;
+  const T* weights;  ///< of elements, which a and b are multiplied by, or NULL
 };
 
-/// What a stretch's elements that are not ignored add up to.
+/// What a stretch's elements that are not ignored add up to; of no interest but
+/// for losses.
 struct StretchSums {
   double loss;
   std::uint32_t valid;   ///< how many these are
-  bool has_bad_targets;  ///< maybe one is outside [0, 1]; false: none is
+  double target_excess;  ///< as in LossSums
+  double weight_excess;
 };
 
-/**
- * @brief The loops of one instruction set.
- *
- * a and b are the same for the whole stretch, or where the name says each, count
- * of them. For gradients they are rounded to T as Saturate does.
- */
+/// The loops of one instruction set.
 template <typename T>
 struct Loops {
   const char* name;
-  StretchSums (*loss)(const Stretch<T>&, double a, double b);
-  StretchSums (*loss_each)(const Stretch<T>&, const double* a, const double* b);
-  /// Writes each element's gradient, which may be where its score is.
-  void (*gradient)(const Stretch<T>&, double a, double b, T* grad);
-  void (*gradient_each)(const Stretch<T>&, const double* a, const double* b,
-                        T* grad);
-  /// Both of the above in one pass.
-  StretchSums (*loss_and_gradient)(const Stretch<T>&, double a, double b,
-                                   T* grad);
-  StretchSums (*loss_and_gradient_each)(const Stretch<T>&, const double* a,
-                                        const double* b, T* grad);
-  /// Writes each element's loss and gradient, 0 where it is ignored, for any
-  /// count: what the others sum and write. Without the sum of losses.
-  StretchSums (*elements)(const Stretch<T>&, double a, double b, double* losses,
-                          T* grad);
-  StretchSums (*elements_each)(const Stretch<T>&, const double* a,
-                               const double* b, double* losses, T* grad);
+  /// Writes each element's loss and gradient, 0 where it is ignored; losses,
+  /// which need no sums, and gradients are NULL where they are not wanted.
+  /// Gradients may be where the scores are.
+  StretchSums (*visit)(const Stretch<T>&, bool wants_sums, double* losses,
+                       T* grad);
   /// Adds each target t that is not ignored to positives, 1 - t to negatives.
   void (*add_targets)(const Stretch<T>&, double* positives, double* negatives);
   /// The sum of at most kBlock values.
@@ -71,10 +67,6 @@ struct Loops {
   /// Multiplies a and b by a pair of factors an element.
   void (*multiply)(const double* pairs, std::size_t count, double* a,
                    double* b);
-  /// Writes a and b times the weights; false where one of these is negative or
-  /// not finite.
-  bool (*weigh)(const T* weights, std::size_t count, const double* a,
-                const double* b, double* weighted_a, double* weighted_b);
   /// To products, factor times each of the values, which may be the same.
   void (*scale)(const double* values, std::size_t count, double factor,
                 double* products);
@@ -86,7 +78,7 @@ Loops<T> BaselineLoops();
 /// AVX2 with FMA, on x86-64; "avx2".
 template <typename T>
 Loops<T> Avx2Loops();
-/// AVX-512 F, BW, DQ and VL, on x86-64; "avx512".
+/// AVX-512 F, BW, DQ and VL, on x86-64; "avx512". Not with GCC before 8.
 template <typename T>
 Loops<T> Avx512Loops();
 

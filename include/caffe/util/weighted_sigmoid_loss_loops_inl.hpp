@@ -29,69 +29,23 @@ namespace weighted_sigmoid_loss {
 
 namespace {
 
-/// The unsigned integer with T's bits, which for T(0) to T(1) are those of T(1)
-/// or less, and for NaN, negative and larger values more.
-template <typename T>
-struct Bits;
-template <>
-struct Bits<float> {
-  typedef std::uint32_t Type;
-};
-template <>
-struct Bits<double> {
-  typedef std::uint64_t Type;
-};
-
-/// A constant of all elements.
-template <typename T>
-struct Same {
-  explicit Same(double value_value)
-      : value(value_value), rounded(Saturate<T>(value_value)) {}
-  const double value;
-  const T rounded;
-};
-
-template <typename T>
-double At(const Same<T>& constant, std::size_t) {
-  return constant.value;
-}
-inline double At(const double* constants, std::size_t i) {
-  return constants[i];
-}
-
-template <typename T>
-T RoundedAt(const Same<T>& constant, std::size_t) {
-  return constant.rounded;
-}
-template <typename T>
-T RoundedAt(const double* constants, std::size_t i) {
-  return Saturate<T>(constants[i]);
-}
+// A loop over whole chunks has a constant count, for which compilers need no
+// other code. Gradients may be where the scores are: no loop reads a score
+// after it has written the gradient.
+#if defined(__clang__)
+#define WEIGHTED_SIGMOID_LOSS_IVDEP \
+  _Pragma("clang loop vectorize(assume_safety)")
+#elif defined(__GNUC__)
+#define WEIGHTED_SIGMOID_LOSS_IVDEP _Pragma("GCC ivdep")
+#else
+#define WEIGHTED_SIGMOID_LOSS_IVDEP
+#endif
 
 // As many partial sums on every machine, in as many vectors as it takes: enough
 // of them that an addition need not wait for the one before.
 const std::size_t kLanes = 16;
-typedef double Vector
-    __attribute__((vector_size(WEIGHTED_SIGMOID_LOSS_VECTOR_BYTES)));
-const std::size_t kVector = sizeof(Vector) / sizeof(double);
-const std::size_t kVectors = kLanes / kVector;
 
-/// values has room for count rounded up to a multiple of kLanes, and is
-/// overwritten there.
-double SumPadded(double* values, std::size_t count) {
-  for (std::size_t i = count; i % kLanes != 0; ++i) {
-    values[i] = 0;
-  }
-  Vector sums[kVectors] = {};
-  for (std::size_t i = 0; i < count; i += kLanes) {
-    for (std::size_t k = 0; k < kVectors; ++k) {
-      Vector vector;
-      __builtin_memcpy(&vector, values + i + k * kVector, sizeof(vector));
-      sums[k] += vector;
-    }
-  }
-  double lanes[kLanes];
-  __builtin_memcpy(lanes, sums, sizeof(lanes));
+double SumLanes(double* lanes) {
   for (std::size_t half = kLanes / 2; half > 0; half /= 2) {
     for (std::size_t k = 0; k < half; ++k) {
       lanes[k] += lanes[k + half];
@@ -100,10 +54,22 @@ double SumPadded(double* values, std::size_t count) {
   return lanes[0];
 }
 
+void AddToLanes(const double* values, std::size_t count, double* lanes) {
+  std::size_t i = 0;
+  for (; i + kLanes <= count; i += kLanes) {
+    for (std::size_t k = 0; k < kLanes; ++k) {
+      lanes[k] += values[i + k];
+    }
+  }
+  for (std::size_t k = 0; i + k < count; ++k) {
+    lanes[k] += values[i + k];
+  }
+}
+
 double Sum(const double* values, std::size_t count) {
-  double padded[kBlock];
-  __builtin_memcpy(padded, values, count * sizeof(*values));
-  return SumPadded(padded, count);
+  double lanes[kLanes] = {};
+  AddToLanes(values, count, lanes);
+  return SumLanes(lanes);
 }
 
 // The processor's own prefetching falls behind these loops and stops at the end
@@ -122,108 +88,310 @@ void PrefetchChunk(const T* chunk) {
   }
 }
 
-/// Writes losses and gradients; what is not wanted costs nothing.
-template <bool kIgnores, bool kLosses, bool kGradients, typename T, typename A>
-StretchSums VisitElements(const Stretch<T>& stretch, A a, A b,
-                          double* __restrict losses, T* grad) {
-  typedef typename Bits<T>::Type Word;
-  const T* scores = stretch.scores;
-  const T* targets = stretch.targets;
-  const T ignore_label = stretch.ignore_label;
-  Word largest = 0;
-  std::uint32_t valid = 0;
-  for (std::size_t begin = 0; begin < stretch.count; begin += kChunk) {
-    PrefetchChunk(scores + begin);
-    PrefetchChunk(targets + begin);
-    if (kGradients) {
-      PrefetchChunk(grad + begin);
+/// a or b of a chunk's elements.
+template <bool kEach, bool kWeighted, typename T>
+struct Constants {
+  double At(std::size_t i) const {
+    const double constant = kEach ? each[i] : same;
+    return kWeighted ? constant * weights[i] : constant;
+  }
+  T RoundedAt(std::size_t i) const {
+    return kEach || kWeighted ? Saturate<T>(At(i)) : rounded;
+  }
+  double same;
+  T rounded;
+  const double* each;
+  const T* weights;
+};
+
+/// The integers of T's size. As signed ones the bits of positive numbers have
+/// their order, and are above those of negative ones; as unsigned ones, those
+/// of negative numbers have the order of their magnitudes, and are above all
+/// others.
+template <typename T>
+struct Bits;
+template <>
+struct Bits<float> {
+  typedef std::int32_t Signed;
+  typedef std::uint32_t Unsigned;
+};
+template <>
+struct Bits<double> {
+  typedef std::int64_t Signed;
+  typedef std::uint64_t Unsigned;
+};
+
+/// The extremes of some values, 0 among them, in bits; NaN is beyond infinity.
+template <typename T>
+struct Extremes {
+  typename Bits<T>::Signed largest;
+  typename Bits<T>::Unsigned most_negative;
+};
+
+/// Adds the values of a chunk; kIgnores: of the elements that count.
+template <bool kIgnores, typename T>
+inline __attribute__((always_inline)) void AddExtremes(const T* values,
+                                                       const T* targets,
+                                                       T ignore_label,
+                                                       Extremes<T>* extremes) {
+  typedef typename Bits<T>::Signed Signed;
+  typedef typename Bits<T>::Unsigned Unsigned;
+  Signed largest = extremes->largest;
+  Unsigned most_negative = extremes->most_negative;
+  for (std::size_t i = 0; i < kChunk; ++i) {
+    const bool counts = !kIgnores | (targets[i] != ignore_label);
+    const Unsigned bits = BitCast<Unsigned>(values[i]) & (Unsigned(0) - counts);
+    const Signed signed_bits = static_cast<Signed>(bits);
+    largest = signed_bits > largest ? signed_bits : largest;
+    most_negative = bits > most_negative ? bits : most_negative;
+  }
+  extremes->largest = largest;
+  extremes->most_negative = most_negative;
+}
+
+/// What a stretch's chunks add up to.
+template <typename T>
+struct ChunkSums {
+  double lanes[kLanes];
+  std::uint32_t valid;
+  Extremes<T> targets;
+  Extremes<T> weights;
+};
+
+/// A whole chunk of elements, of which the first count are of interest.
+template <bool kEach, bool kWeighted, typename T>
+struct Chunk {
+  std::size_t count;
+  const T* scores;
+  const T* targets;
+  bool has_ignore_label;
+  T ignore_label;
+  Constants<kEach, kWeighted, T> a;
+  Constants<kEach, kWeighted, T> b;
+  double* losses;  // or NULL
+  static const bool kIsWeighted = kWeighted;
+};
+
+template <bool kIgnores, typename C, typename T>
+inline __attribute__((always_inline)) void VisitLosses(const C& chunk,
+                                                       const T* us,
+                                                       ChunkSums<T>* sums) {
+  const T* const scores = chunk.scores;
+  const T* const targets = chunk.targets;
+  const T ignore_label = chunk.ignore_label;
+  T positive[kChunk], negative[kChunk];
+  T log1p_us[kChunk];
+  for (std::size_t i = 0; i < kChunk; ++i) {
+    log1p_us[i] = Log1p(us[i]);
+  }
+  for (std::size_t i = 0; i < kChunk; ++i) {
+    positive[i] = PositiveLoss(scores[i], targets[i], log1p_us[i]);
+    negative[i] = NegativeLoss(scores[i], targets[i], log1p_us[i]);
+  }
+  AddExtremes<kIgnores>(targets, targets, ignore_label, &sums->targets);
+  if (kIgnores) {
+    typename Bits<T>::Unsigned valid = 0;
+    for (std::size_t i = 0; i < kChunk; ++i) {
+      valid += targets[i] != ignore_label;
     }
+    sums->valid += static_cast<std::uint32_t>(valid);
+  }
+  if (chunk.count == kChunk && !chunk.losses) {
+    double lanes[kLanes];
+    __builtin_memcpy(lanes, sums->lanes, sizeof(lanes));
+    for (std::size_t row = 0; row < kChunk / kLanes; ++row) {
+      for (std::size_t k = 0; k < kLanes; ++k) {
+        const std::size_t i = row * kLanes + k;
+        const double loss =
+            WeighLosses(positive[i], negative[i], chunk.a.At(i), chunk.b.At(i));
+        const bool counts = !kIgnores | (targets[i] != ignore_label);
+        lanes[k] += counts ? loss : 0.;
+      }
+    }
+    __builtin_memcpy(sums->lanes, lanes, sizeof(lanes));
+  } else {
+    double losses[kChunk];
+    for (std::size_t i = 0; i < kChunk; ++i) {
+      const double loss =
+          WeighLosses(positive[i], negative[i], chunk.a.At(i), chunk.b.At(i));
+      const bool counts = !kIgnores | (targets[i] != ignore_label);
+      losses[i] = counts ? loss : 0.;
+    }
+    AddToLanes(losses, chunk.count, sums->lanes);
+    if (chunk.losses) {
+      __builtin_memcpy(chunk.losses, losses, chunk.count * sizeof(*losses));
+    }
+  }
+}
+
+template <bool kIgnores, typename C, typename T>
+inline __attribute__((always_inline)) void VisitGradients(const C& chunk,
+                                                          const T* us,
+                                                          T* grad) {
+  const T* const scores = chunk.scores;
+  const T* const targets = chunk.targets;
+  const T ignore_label = chunk.ignore_label;
+  WEIGHTED_SIGMOID_LOSS_IVDEP
+  for (std::size_t i = 0; i < kChunk; ++i) {
+    const T t = targets[i];
+    const T gradient = GradientElement(scores[i], t, chunk.a.RoundedAt(i),
+                                       chunk.b.RoundedAt(i), us[i]);
+    const bool counts = !kIgnores | (t != ignore_label);
+    grad[i] = counts ? gradient : T(0);
+  }
+}
+
+/// One function of all elements after the other: a processor looks too short a
+/// way ahead to work on many elements at a time by itself. What is between the
+/// functions stays in the nearest cache.
+template <bool kIgnores, bool kLosses, bool kGradients, typename C, typename T>
+void VisitChunk(const C& chunk, T* grad, ChunkSums<T>* sums) {
+  T us[kChunk];
+  for (std::size_t i = 0; i < kChunk; ++i) {
+    us[i] = ExpNegative(Abs(chunk.scores[i]));
+  }
+  if (kLosses) {
+    VisitLosses<kIgnores>(chunk, us, sums);
+    if (C::kIsWeighted) {
+      AddExtremes<kIgnores>(chunk.a.weights, chunk.targets, chunk.ignore_label,
+                            &sums->weights);
+    }
+  }
+  if (kGradients) {
+    VisitGradients<kIgnores>(chunk, us, grad);
+  }
+}
+
+/// Copies of what is left of a stretch, filled up to a chunk with elements that
+/// do not count.
+template <bool kEach, bool kWeighted, typename T>
+class Padding {
+ public:
+  explicit Padding(const Chunk<kEach, kWeighted, T>& chunk) : chunk_(chunk) {
+    const std::size_t count = chunk.count;
+    chunk_.scores = Pad(chunk.scores, count, T(0), scores_);
+    chunk_.targets =
+        Pad(chunk.targets, count,
+            chunk.has_ignore_label ? chunk.ignore_label : T(0), targets_);
+    if (kEach) {
+      chunk_.a.each = Pad(chunk.a.each, count, 0., a_);
+      chunk_.b.each = Pad(chunk.b.each, count, 0., b_);
+    }
+    if (kWeighted) {
+      chunk_.a.weights = chunk_.b.weights =
+          Pad(chunk.a.weights, count, T(0), weights_);
+    }
+  }
+  const Chunk<kEach, kWeighted, T>& chunk() const { return chunk_; }
+
+ private:
+  template <typename Value>
+  static const Value* Pad(const Value* from, std::size_t count, Value value,
+                          Value* to) {
+    __builtin_memcpy(to, from, count * sizeof(*to));
+    for (std::size_t i = count; i < kChunk; ++i) {
+      to[i] = value;
+    }
+    return to;
+  }
+
+  Chunk<kEach, kWeighted, T> chunk_;
+  T scores_[kChunk], targets_[kChunk], weights_[kWeighted ? kChunk : 1];
+  double a_[kEach ? kChunk : 1], b_[kEach ? kChunk : 1];
+};
+
+/// How far beyond [0, largest] some of the values are; NaN: infinitely.
+template <typename T>
+double Excess(const Extremes<T>& extremes, double largest) {
+  const double below = -static_cast<double>(BitCast<T>(extremes.most_negative));
+  const double above =
+      static_cast<double>(BitCast<T>(extremes.largest)) - largest;
+  const double excess = below > above ? below : above;
+  const bool is_nan = (below != below) | (above != above);
+  return is_nan ? __builtin_huge_val() : excess > 0 ? excess : 0.;
+}
+
+template <bool kIgnores, bool kLosses, bool kGradients, bool kEach,
+          bool kWeighted, typename T>
+StretchSums VisitChunks(const Stretch<T>& stretch, double* losses, T* grad) {
+  ChunkSums<T> sums = ChunkSums<T>();
+  Chunk<kEach, kWeighted, T> chunk;
+  chunk.has_ignore_label = kIgnores;
+  chunk.ignore_label = stretch.ignore_label;
+  chunk.a.same = *stretch.a;
+  chunk.b.same = *stretch.b;
+  chunk.a.rounded = Saturate<T>(*stretch.a);
+  chunk.b.rounded = Saturate<T>(*stretch.b);
+  for (std::size_t begin = 0; begin < stretch.count; begin += kChunk) {
     const std::size_t left = stretch.count - begin;
-    const std::size_t end = begin + (left < kChunk ? left : kChunk);
-    for (std::size_t i = begin; i < end; ++i) {
-      const T x = scores[i];
-      const T t = targets[i];
-      const T u = ExpNegative(Abs(x));
-      const bool counts = !kIgnores | (t != ignore_label);
-      if (kLosses) {
-        const double loss = LossElement(x, t, At(a, i), At(b, i), Log1p(u));
-        losses[i] = counts ? loss : 0.;
-        const Word bits = BitCast<Word>(t) & (Word(0) - counts);
-        largest = bits > largest ? bits : largest;
-        valid += counts;
+    chunk.count = left < kChunk ? left : kChunk;
+    chunk.scores = stretch.scores + begin;
+    chunk.targets = stretch.targets + begin;
+    chunk.a.each = kEach ? stretch.a + begin : NULL;
+    chunk.b.each = kEach ? stretch.b + begin : NULL;
+    chunk.a.weights = chunk.b.weights =
+        kWeighted ? stretch.weights + begin : NULL;
+    chunk.losses = losses ? losses + begin : NULL;
+    T* const to = kGradients ? grad + begin : NULL;
+    if (left >= kChunk) {
+      PrefetchChunk(chunk.scores);
+      PrefetchChunk(chunk.targets);
+      if (kWeighted) {
+        PrefetchChunk(chunk.a.weights);
       }
       if (kGradients) {
-        const T gradient =
-            GradientElement(x, t, RoundedAt<T>(a, i), RoundedAt<T>(b, i), u);
-        grad[i] = counts ? gradient : T(0);
+        PrefetchChunk(to);
+      }
+      VisitChunk<kIgnores, kLosses, kGradients>(chunk, to, &sums);
+    } else {
+      const Padding<kEach, kWeighted, T> padded(chunk);
+      T padded_grad[kChunk];
+      VisitChunk<kIgnores, kLosses, kGradients>(padded.chunk(), padded_grad,
+                                                &sums);
+      for (std::size_t i = 0; kGradients && i < left; ++i) {
+        to[i] = padded_grad[i];
       }
     }
   }
-  const StretchSums sums = {0, valid, largest > BitCast<Word>(T(1))};
-  return sums;
+  const StretchSums stretch_sums = {
+      SumLanes(sums.lanes),
+      kIgnores ? sums.valid : static_cast<std::uint32_t>(stretch.count),
+      Excess(sums.targets, 1.),
+      Excess(sums.weights, sizeof(T) == sizeof(float) ? FLT_MAX : DBL_MAX)};
+  return stretch_sums;
 }
 
-template <bool kLosses, bool kGradients, typename T, typename A>
-StretchSums Visit(const Stretch<T>& stretch, A a, A b, double* losses,
+template <bool kIgnores, bool kEach, bool kWeighted, typename T>
+StretchSums VisitWanted(const Stretch<T>& stretch, bool wants_loss,
+                        double* losses, T* grad) {
+  return !wants_loss ? VisitChunks<kIgnores, false, true, kEach, kWeighted>(
+                           stretch, losses, grad)
+         : grad      ? VisitChunks<kIgnores, true, true, kEach, kWeighted>(
+                           stretch, losses, grad)
+                     : VisitChunks<kIgnores, true, false, kEach, kWeighted>(
+                           stretch, losses, grad);
+}
+
+template <bool kIgnores, typename T>
+StretchSums VisitWith(const Stretch<T>& stretch, bool wants_loss,
+                      double* losses, T* grad) {
+  return stretch.is_same   ? stretch.weights
+                                 ? VisitWanted<kIgnores, false, true>(
+                                       stretch, wants_loss, losses, grad)
+                                 : VisitWanted<kIgnores, false, false>(
+                                       stretch, wants_loss, losses, grad)
+         : stretch.weights ? VisitWanted<kIgnores, true, true>(
+                                 stretch, wants_loss, losses, grad)
+                           : VisitWanted<kIgnores, true, false>(
+                                 stretch, wants_loss, losses, grad);
+}
+
+template <typename T>
+StretchSums Visit(const Stretch<T>& stretch, bool wants_loss, double* losses,
                   T* grad) {
-  return stretch.has_ignore_label ? VisitElements<true, kLosses, kGradients>(
-                                        stretch, a, b, losses, grad)
-                                  : VisitElements<false, kLosses, kGradients>(
-                                        stretch, a, b, losses, grad);
-}
-
-template <bool kGradients, typename T, typename A>
-StretchSums SumLosses(const Stretch<T>& stretch, A a, A b, T* grad) {
-  double losses[kBlock];
-  StretchSums sums = Visit<true, kGradients>(stretch, a, b, losses, grad);
-  sums.loss = SumPadded(losses, stretch.count);
-  return sums;
-}
-
-template <typename T>
-StretchSums Loss(const Stretch<T>& stretch, double a, double b) {
-  return SumLosses<false, T>(stretch, Same<T>(a), Same<T>(b), NULL);
-}
-
-template <typename T>
-StretchSums LossEach(const Stretch<T>& stretch, const double* a,
-                     const double* b) {
-  return SumLosses<false, T>(stretch, a, b, NULL);
-}
-
-template <typename T>
-StretchSums LossAndGradient(const Stretch<T>& stretch, double a, double b,
-                            T* grad) {
-  return SumLosses<true>(stretch, Same<T>(a), Same<T>(b), grad);
-}
-
-template <typename T>
-StretchSums LossAndGradientEach(const Stretch<T>& stretch, const double* a,
-                                const double* b, T* grad) {
-  return SumLosses<true>(stretch, a, b, grad);
-}
-
-template <typename T>
-void Gradient(const Stretch<T>& stretch, double a, double b, T* grad) {
-  Visit<false, true>(stretch, Same<T>(a), Same<T>(b), NULL, grad);
-}
-
-template <typename T>
-void GradientEach(const Stretch<T>& stretch, const double* a, const double* b,
-                  T* grad) {
-  Visit<false, true>(stretch, a, b, NULL, grad);
-}
-
-template <typename T>
-StretchSums Elements(const Stretch<T>& stretch, double a, double b,
-                     double* losses, T* grad) {
-  return Visit<true, true>(stretch, Same<T>(a), Same<T>(b), losses, grad);
-}
-
-template <typename T>
-StretchSums ElementsEach(const Stretch<T>& stretch, const double* a,
-                         const double* b, double* losses, T* grad) {
-  return Visit<true, true>(stretch, a, b, losses, grad);
+  return stretch.has_ignore_label
+             ? VisitWith<true>(stretch, wants_loss, losses, grad)
+             : VisitWith<false>(stretch, wants_loss, losses, grad);
 }
 
 template <typename T>
@@ -253,21 +421,6 @@ void Multiply(const double* __restrict pairs, std::size_t count,
   }
 }
 
-template <typename T>
-bool Weigh(const T* __restrict weights, std::size_t count,
-           const double* __restrict a, const double* __restrict b,
-           double* __restrict weighted_a, double* __restrict weighted_b) {
-  const T largest = sizeof(T) == sizeof(float) ? T(FLT_MAX) : T(DBL_MAX);
-  std::uint32_t bad = 0;
-  for (std::size_t i = 0; i < count; ++i) {
-    const T e = weights[i];
-    weighted_a[i] = a[i] * e;
-    weighted_b[i] = b[i] * e;
-    bad |= !((e >= 0) & (e <= largest));
-  }
-  return bad == 0;
-}
-
 void Scale(const double* values, std::size_t count, double factor,
            double* products) {
   for (std::size_t i = 0; i < count; ++i) {
@@ -277,21 +430,8 @@ void Scale(const double* values, std::size_t count, double factor,
 
 template <typename T>
 Loops<T> MakeLoops(const char* name) {
-  const Loops<T> loops = {name,
-                          Loss<T>,
-                          LossEach<T>,
-                          Gradient<T>,
-                          GradientEach<T>,
-                          LossAndGradient<T>,
-                          LossAndGradientEach<T>,
-                          Elements<T>,
-                          ElementsEach<T>,
-                          AddTargets<T>,
-                          Sum,
-                          Fill,
-                          Multiply,
-                          Weigh<T>,
-                          Scale};
+  const Loops<T> loops = {name, Visit<T>, AddTargets<T>, Sum,
+                          Fill, Multiply, Scale};
   return loops;
 }
 

@@ -127,22 +127,40 @@ WEIGHTED_SIGMOID_LOSS_HOST_DEVICE double Log1p(double u) {
   return Fma(Multiply(u, u), q, u);
 }
 
+/// t softplus(-x), a positive's loss without its weight; log1p_u is
+/// Log1p(ExpNegative(|x|)), which is softplus(-|x|).
+template <typename T>
+WEIGHTED_SIGMOID_LOSS_HOST_DEVICE T PositiveLoss(T x, T t, T log1p_u) {
+  return Multiply(t, Subtract(log1p_u, NegativePart(x)));
+}
+
+/// (1 - t) softplus(x), a negative's.
+template <typename T>
+WEIGHTED_SIGMOID_LOSS_HOST_DEVICE T NegativeLoss(T x, T t, T log1p_u) {
+  return Multiply(Subtract(T(1), t), Add(log1p_u, PositivePart(x)));
+}
+
 /**
- * @brief One element's loss, a t softplus(-x) + b (1 - t) softplus(x), in double
- *        for the sum that it enters: softplus can be as large as T's largest.
+ * @brief One element's loss, a t softplus(-x) + b (1 - t) softplus(x), from
+ *        PositiveLoss and NegativeLoss; in double for the sum that it enters, as
+ *        weights and softplus can each be as large as T's largest.
  *
  * Within 2.5 ulp of T for t in [0, 1] at every finite x, besides
  * 2^-126 max(a, b) (double: 2^-1022), where u is flushed to 0. An infinite x
  * gives infinity, or NaN where the term that grows with it has weight 0.
- *
- * @param log1p_u Log1p(ExpNegative(|x|)), which is softplus(-|x|)
  */
+WEIGHTED_SIGMOID_LOSS_HOST_DEVICE double WeighLosses(double positive,
+                                                     double negative, double a,
+                                                     double b) {
+  return Fma(a, positive, b * negative);
+}
+
+/// WeighLosses of an element.
 template <typename T>
 WEIGHTED_SIGMOID_LOSS_HOST_DEVICE double LossElement(T x, T t, double a,
                                                      double b, T log1p_u) {
-  const T positive = Multiply(t, Subtract(log1p_u, NegativePart(x)));
-  const T negative = Multiply(Subtract(T(1), t), Add(log1p_u, PositivePart(x)));
-  return Fma(a, ToDouble(positive), b * ToDouble(negative));
+  return WeighLosses(PositiveLoss(x, t, log1p_u), NegativeLoss(x, t, log1p_u),
+                     a, b);
 }
 
 /**
@@ -150,8 +168,7 @@ WEIGHTED_SIGMOID_LOSS_HOST_DEVICE double LossElement(T x, T t, double a,
  *
  * Within 3 ulp of the larger of its two terms for t in [0, 1] at every finite
  * x, besides 2^-126 max(a, b) (double: 2^-1022), where u is flushed to 0; exact
- * at infinite x. a and b count as given; where they are rounded from others,
- * within 4 ulp.
+ * at infinite x. a and b count as given.
  *
  * @param u ExpNegative(|x|)
  */

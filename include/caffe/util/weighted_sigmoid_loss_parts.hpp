@@ -44,7 +44,13 @@ int Threads(std::size_t count);
 template <typename Function>
 void ForEachPart(std::size_t parts, int threads, const Function& function) {
 #ifdef _OPENMP
-#pragma omp parallel for schedule(static) num_threads(threads) if (threads > 1)
+  if (threads > 1) {
+#pragma omp parallel for schedule(static) num_threads(threads)
+    for (std::size_t part = 0; part < parts; ++part) {
+      function(part);
+    }
+    return;
+  }
 #else
   static_cast<void>(threads);
 #endif

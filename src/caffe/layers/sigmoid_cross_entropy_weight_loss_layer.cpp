@@ -75,8 +75,7 @@ void SigmoidCrossEntropyWeightLossLayer<Dtype>::LayerSetUp(
   }
   ReadNormalization();
   gpu_workspace_.reset(new SyncedMemory(weighted_sigmoid_loss::kGpuWorkspace));
-  warned_of_targets_ = false;
-  warned_of_weights_ = false;
+  target_warnings_ = weight_warnings_ = Warnings();
   normalizer_ = 1;
   LogParameters();
 }
@@ -279,9 +278,8 @@ void SigmoidCrossEntropyWeightLossLayer<Dtype>::WarnOfInput(
     const LossSums& sums, const vector<Blob<Dtype>*>& bottom) {
   const char* const kAdvice =
       "; they are used as they are, and this is said "
-      "once.";
-  if (sums.bad_targets > 0 && !warned_of_targets_) {
-    warned_of_targets_ = true;
+      "at most twice.";
+  if (target_warnings_.IsOwed(sums.target_excess)) {
     LOG(WARNING) << Description() << ": "
                  << BadValues(*bottom[1], "targets are outside [0, 1]",
                               [this](Dtype target) {
@@ -291,8 +289,7 @@ void SigmoidCrossEntropyWeightLossLayer<Dtype>::WarnOfInput(
                               })
                  << kAdvice;
   }
-  if (sums.bad_weights > 0 && !warned_of_weights_) {
-    warned_of_weights_ = true;
+  if (weight_warnings_.IsOwed(sums.weight_excess)) {
     LOG(WARNING) << Description() << ": "
                  << BadValues(*bottom[2],
                               "element weights are negative or not finite",

@@ -547,7 +547,7 @@ TYPED_TEST(SigmoidCrossEntropyWeightLossLayerTest, TestSetUpLogsParameters) {
       log.messages()[0]);
 }
 
-TYPED_TEST(SigmoidCrossEntropyWeightLossLayerTest, TestWarnsOfTargetsOnce) {
+TYPED_TEST(SigmoidCrossEntropyWeightLossLayerTest, TestWarnsOfTargetsTwice) {
   this->Set({1, 2, 3, 4}, {255, 0, 0, 255});
   LogCapture log(google::GLOG_WARNING);
   this->Forward("");
@@ -555,16 +555,27 @@ TYPED_TEST(SigmoidCrossEntropyWeightLossLayerTest, TestWarnsOfTargetsOnce) {
   EXPECT_EQ(
       "SigmoidCrossEntropyWeightLoss layer 'loss': 2 of 4 targets are "
       "outside [0, 1], the first is 255; they are used as they are, and "
-      "this is said once.",
+      "this is said at most twice.",
       log.messages()[0]);
   this->layer_->Forward(this->bottoms_, this->tops_);
   EXPECT_EQ(1, log.messages().size());
+  // Another is owed for what is 1,000 times as far outside, and no third.
+  this->targets_.mutable_cpu_data()[1] = 254001;
+  this->layer_->Forward(this->bottoms_, this->tops_);
+  EXPECT_EQ(1, log.messages().size());
+  for (const int target : {254002, 2000000000}) {
+    this->targets_.mutable_cpu_data()[1] = target;
+    this->layer_->Forward(this->bottoms_, this->tops_);
+    ASSERT_EQ(2, log.messages().size());
+  }
+  EXPECT_NE(string::npos, log.messages()[1].find("3 of 4 targets"));
+  this->targets_.mutable_cpu_data()[1] = 0;
   // A label that is ignored is none of them.
   this->Forward(LOSS_PARAM("ignore_label: 255"));
-  EXPECT_EQ(1, log.messages().size());
+  EXPECT_EQ(2, log.messages().size());
 }
 
-TYPED_TEST(SigmoidCrossEntropyWeightLossLayerTest, TestWarnsOfWeightsOnce) {
+TYPED_TEST(SigmoidCrossEntropyWeightLossLayerTest, TestWarnsOfWeightsTwice) {
   this->Weigh({2, 1, 2, 2});
   this->weights_.mutable_cpu_data()[3] = -2;
   this->weights_.mutable_cpu_data()[5] =
@@ -575,9 +586,17 @@ TYPED_TEST(SigmoidCrossEntropyWeightLossLayerTest, TestWarnsOfWeightsOnce) {
   EXPECT_EQ(
       "SigmoidCrossEntropyWeightLoss layer 'loss': 2 of 8 element weights "
       "are negative or not finite, the first is -2; they are used as "
-      "they are, and this is said once.",
+      "they are, and this is said at most twice.",
       log.messages()[0]);
   this->layer_->Forward(this->bottoms_, this->tops_);
+  EXPECT_EQ(1, log.messages().size());
+  // Weights of ignored elements, however bad, cost no warning.
+  this->targets_.mutable_cpu_data()[0] = -1;
+  this->weights_.mutable_cpu_data()[3] = 1;
+  this->weights_.mutable_cpu_data()[5] = 1;
+  this->Weigh({2, 3, 2, 2});
+  this->weights_.mutable_cpu_data()[0] = -5;
+  this->Forward(LOSS_PARAM("ignore_label: -1"));
   EXPECT_EQ(1, log.messages().size());
 }
 

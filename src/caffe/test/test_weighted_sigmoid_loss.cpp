@@ -124,16 +124,18 @@ TYPED_TEST(WeightedSigmoidLossErrorTest, TestSoftTargets) {
   const std::size_t count = scores.size();
   const T kTargets[] = {T(1e-6), T(0.3), T(0.9)};
   const T kA = T(3.7), kB = T(0.9);
+  const double a = kA, b = kB;
   Loops<T> loops[kMaxLoops];
   const int available = AvailableLoops(loops);
   for (const T t : kTargets) {
     const std::vector<T> targets(count, t);
-    const Stretch<T> stretch = {count, scores.data(), targets.data(), false, 0};
+    const Stretch<T> stretch = {
+        count, scores.data(), targets.data(), false, 0, true, &a, &b, NULL};
     for (int k = 0; k < available; ++k) {
       SCOPED_TRACE(loops[k].name);
       std::vector<double> losses(count);
       std::vector<T> gradients(count);
-      loops[k].elements(stretch, kA, kB, losses.data(), gradients.data());
+      loops[k].visit(stretch, true, losses.data(), gradients.data());
       LargestError loss_error, gradient_error;
       for (std::size_t i = 0; i < count; ++i) {
         const Exact exact(scores[i], t, kA, kB);
@@ -277,8 +279,8 @@ class WeightedSigmoidLossSumTest : public ::testing::Test {
               LossAndGradient(elements_, scale, one_pass_grad.data()).loss);
     EXPECT_TRUE(grad == one_pass_grad);
     EXPECT_EQ(valid, sums.valid);
-    EXPECT_EQ(0, sums.bad_targets);
-    EXPECT_EQ(0, sums.bad_weights);
+    EXPECT_EQ(0, sums.target_excess);
+    EXPECT_EQ(0, sums.weight_excess);
     LargestError loss_error;
     loss_error.Add(sums.loss - loss, loss, 0, T(elements_.count));
     EXPECT_WITHIN_ULP(loss_error, 4.0);
@@ -386,9 +388,17 @@ TYPED_TEST(WeightedSigmoidLossSumTest, TestTargetsOutOfRange) {
   this->targets_[3] = -1;    // ignored
   this->targets_[4] = 255;   // the mask mistake
   this->targets_[5] = -0.5;  // -1 when cut to an integer is not the label
+  EXPECT_EQ(254, Loss(this->elements_, 1.).target_excess);
+  EXPECT_EQ(2, CountBadInput(this->elements_).targets);
+  this->targets_[4] = 1;
+  EXPECT_EQ(0.5, Loss(this->elements_, 1.).target_excess);
+  this->targets_[5] = -0.;
+  EXPECT_EQ(0, Loss(this->elements_, 1.).target_excess);
+  EXPECT_EQ(0, CountBadInput(this->elements_).targets);
   this->targets_[6] = std::numeric_limits<TypeParam>::quiet_NaN();
   const LossSums sums = Loss(this->elements_, 1.);
-  EXPECT_EQ(3, sums.bad_targets);
+  EXPECT_EQ(std::numeric_limits<double>::infinity(), sums.target_excess);
+  EXPECT_EQ(1, CountBadInput(this->elements_).targets);
   EXPECT_TRUE(std::isnan(sums.loss));
 }
 
@@ -398,7 +408,14 @@ TYPED_TEST(WeightedSigmoidLossSumTest, TestBadWeights) {
   this->weights_[3] = -1;  // of an ignored element
   this->weights_[4] = -1;
   this->weights_[5] = std::numeric_limits<TypeParam>::infinity();
-  EXPECT_EQ(2, Loss(this->elements_, 1.).bad_weights);
+  EXPECT_EQ(std::numeric_limits<double>::infinity(),
+            Loss(this->elements_, 1.).weight_excess);
+  EXPECT_EQ(2, CountBadInput(this->elements_).weights);
+  this->weights_[5] = 1;
+  EXPECT_EQ(1, Loss(this->elements_, 1.).weight_excess);
+  this->weights_[4] = 1;
+  EXPECT_EQ(0, Loss(this->elements_, 1.).weight_excess);
+  EXPECT_EQ(0, CountBadInput(this->elements_).weights);
 }
 
 TYPED_TEST(WeightedSigmoidLossSumTest, TestSoftIgnoreLabelIsExact) {

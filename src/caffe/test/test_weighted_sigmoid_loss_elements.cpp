@@ -54,9 +54,18 @@ class WeightedSigmoidLossElementsTest : public ::testing::Test {
     }
   }
 
-  Stretch<T> StretchAt(std::size_t begin, std::size_t count) const {
-    const Stretch<T> stretch = {count, &scores_[begin], &targets_[begin],
-                                ignores_, ignores_ ? kIgnoreLabel : T(0)};
+  /// each: of constants of their own, else all of the first's.
+  Stretch<T> StretchAt(std::size_t begin, std::size_t count, bool each) const {
+    const std::size_t constant = each ? begin : 0;
+    const Stretch<T> stretch = {count,
+                                &scores_[begin],
+                                &targets_[begin],
+                                ignores_,
+                                ignores_ ? kIgnoreLabel : T(0),
+                                !each,
+                                &a_[constant],
+                                &b_[constant],
+                                NULL};
     return stretch;
   }
 
@@ -67,8 +76,7 @@ class WeightedSigmoidLossElementsTest : public ::testing::Test {
     losses_.resize(scores_.size());
     gradients_.resize(scores_.size());
     for (std::size_t i = 0; i < scores_.size(); ++i) {
-      loops.elements(StretchAt(i, 1), a_[each ? i : 0], b_[each ? i : 0],
-                     &losses_[i], &gradients_[i]);
+      loops.visit(StretchAt(i, 1, each), true, &losses_[i], &gradients_[i]);
     }
   }
 
@@ -103,28 +111,20 @@ class WeightedSigmoidLossElementsTest : public ::testing::Test {
                      std::size_t count) const {
     std::vector<double> losses(begin + count + 1, kUntouched);
     std::vector<T> grad(begin + count + 1, T(kUntouched));
-    loops.elements(StretchAt(begin, count), a_[0], b_[0], &losses[begin],
-                   &grad[begin]);
+    loops.visit(StretchAt(begin, count, false), true, &losses[begin],
+                &grad[begin]);
     ExpectBits(losses_, losses, begin, count);
     ExpectBits(gradients_, grad, begin, count);
   }
 
   void CheckFused(const Loops<T>& loops, std::size_t begin, std::size_t count,
                   bool each) const {
-    const Stretch<T> stretch = StretchAt(begin, count);
-    const double* a = each ? &a_[begin] : a_.data();
-    const double* b = each ? &b_[begin] : b_.data();
+    const Stretch<T> stretch = StretchAt(begin, count, each);
     std::vector<T> grad(begin + count + 1, T(kUntouched)), both_grad(grad);
-    const StretchSums sums =
-        each ? loops.loss_each(stretch, a, b) : loops.loss(stretch, *a, *b);
-    StretchSums both;
-    if (each) {
-      loops.gradient_each(stretch, a, b, &grad[begin]);
-      both = loops.loss_and_gradient_each(stretch, a, b, &both_grad[begin]);
-    } else {
-      loops.gradient(stretch, *a, *b, &grad[begin]);
-      both = loops.loss_and_gradient(stretch, *a, *b, &both_grad[begin]);
-    }
+    const StretchSums sums = loops.visit(stretch, true, NULL, NULL);
+    loops.visit(stretch, false, NULL, &grad[begin]);
+    const StretchSums both =
+        loops.visit(stretch, true, NULL, &both_grad[begin]);
     ExpectSum(sums.loss, begin, count);
     EXPECT_EQ(sums.loss, both.loss);
     EXPECT_EQ(Valid(begin, count), sums.valid);
@@ -151,7 +151,7 @@ class WeightedSigmoidLossElementsTest : public ::testing::Test {
     EXPECT_EQ(sums.loss, both.loss);
     EXPECT_EQ(Valid(begin, count), sums.valid);
     EXPECT_EQ(Valid(begin, count), both.valid);
-    EXPECT_EQ(sums.bad_targets, both.bad_targets);
+    EXPECT_EQ(sums.target_excess, both.target_excess);
     ExpectBits(gradients_, grad, begin, count);
     ExpectBits(gradients_, both_grad, begin, count);
     both_grad.assign(scores_.begin(), scores_.begin() + begin + count);
@@ -198,12 +198,14 @@ TYPED_TEST(WeightedSigmoidLossElementsTest, TestNotFinite) {
   const T targets[] = {0, 1, 0, 1, 0, 1};
   const double kLosses[] = {kInfinity, kNaN, kNaN, kInfinity, kNaN, kNaN};
   const T kGradients[] = {2, 0, 0, -3, kNaN, kNaN};
-  const Stretch<T> stretch = {6, scores, targets, false, 0};
+  const double kA = 3, kB = 2;
+  const Stretch<T> stretch = {6,    scores, targets, false, 0,
+                              true, &kA,    &kB,     NULL};
   for (const Loops<T>& loops : this->loops_) {
     SCOPED_TRACE(loops.name);
     double losses[6];
     T grad[6];
-    loops.elements(stretch, 3, 2, losses, grad);
+    loops.visit(stretch, true, losses, grad);
     for (int i = 0; i < 6; ++i) {
       EXPECT_TRUE(std::isnan(kLosses[i]) ? std::isnan(losses[i])
                                          : losses[i] == kLosses[i])

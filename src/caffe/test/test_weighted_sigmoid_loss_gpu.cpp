@@ -178,8 +178,8 @@ class WeightedSigmoidLossGPUTest : public ::testing::Test {
     ASSERT_EQ(0, LossGpu(there, scale, workspace(), &got));
     EXPECT_TRUE(IsNear(got.loss, loss.loss)) << got.loss << ' ' << loss.loss;
     EXPECT_EQ(loss.valid, got.valid);
-    EXPECT_EQ(loss.bad_targets, got.bad_targets);
-    EXPECT_EQ(loss.bad_weights, got.bad_weights);
+    EXPECT_EQ(loss.target_excess, got.target_excess);
+    EXPECT_EQ(loss.weight_excess, got.weight_excess);
 
     Buffer<T> grad(here.count);
     ASSERT_EQ(0, GradientGpu(there, scale, grad.on_device()));

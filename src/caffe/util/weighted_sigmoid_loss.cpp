@@ -77,9 +77,12 @@ Segment SegmentAt(const ElementWeights<T>& weight, std::size_t begin,
   return segment;
 }
 
+/// How far a weight is outside the finite numbers from 0 on.
 template <typename T>
-bool IsGoodWeight(T weight) {
-  return weight >= 0 && weight <= std::numeric_limits<T>::max();
+double WeightExcess(T weight) {
+  return weight < 0              ? -weight
+         : std::isfinite(weight) ? 0.
+                                 : std::numeric_limits<double>::infinity();
 }
 
 /// A block of neighbouring elements at a time, with their constants a and b:
@@ -95,10 +98,10 @@ class Block {
         begin_(0),
         end_(0),
         is_same_(true),
-        has_bad_weights_(false) {
+        weights_(NULL),
+        weight_excess_(0) {
     if (period_ > 0) {
-      const bool is_one = period_ == 1 && !elements.weight.data;
-      Fill(0, std::min(is_one ? 1 : period_ + kBlock, elements.count));
+      Fill(0, std::min(period_ == 1 ? 1 : period_ + kBlock, elements.count));
     }
   }
 
@@ -107,62 +110,31 @@ class Block {
     end_ = std::min(begin + kBlock, elements_.count);
     FindConstants();
     if (elements_.weight.data) {
-      Weigh();
+      FindWeights();
     }
   }
 
-  StretchSums Loss() const {
-    return is_same_ ? loops_.loss(stretch(), *a_, *b_)
-                    : loops_.loss_each(stretch(), a_, b_);
-  }
-
-  void Gradient(T* grad) const {
-    if (is_same_) {
-      loops_.gradient(stretch(), *a_, *b_, grad + begin_);
-    } else {
-      loops_.gradient_each(stretch(), a_, b_, grad + begin_);
-    }
-  }
-
-  StretchSums LossAndGradient(T* grad) const {
-    return is_same_
-               ? loops_.loss_and_gradient(stretch(), *a_, *b_, grad + begin_)
-               : loops_.loss_and_gradient_each(stretch(), a_, b_,
-                                               grad + begin_);
-  }
-
-  /// grad may be NULL.
-  StretchSums LossesAndGradient(T* losses, T* grad) const {
-    double exact[kBlock];
-    T unwanted[kBlock];
-    T* const block_grad = grad ? grad + begin_ : unwanted;
+  /// losses and grad are NULL where they are not wanted.
+  StretchSums Visit(bool wants_sums, double* losses, T* grad) const {
+    const Stretch<T> stretch = {end_ - begin_,
+                                elements_.scores + begin_,
+                                elements_.targets + begin_,
+                                elements_.has_ignore_label,
+                                elements_.ignore_label,
+                                is_same_,
+                                a_,
+                                b_,
+                                weights_};
     StretchSums sums =
-        is_same_ ? loops_.elements(stretch(), *a_, *b_, exact, block_grad)
-                 : loops_.elements_each(stretch(), a_, b_, exact, block_grad);
-    std::copy(exact, exact + (end_ - begin_), losses + begin_);
-    sums.loss = loops_.sum(exact, end_ - begin_);
+        loops_.visit(stretch, wants_sums, losses, grad ? grad + begin_ : NULL);
+    if (sums.valid > 0) {
+      sums.weight_excess = std::max(sums.weight_excess, weight_excess_);
+    }
     return sums;
   }
 
-  bool has_bad_weights() const { return has_bad_weights_; }
-
-  std::size_t CountBadTargets() const {
-    std::size_t bad = 0;
-    for (std::size_t i = begin_; i < end_; ++i) {
-      const T t = elements_.targets[i];
-      bad += !(t >= 0 && t <= 1) && !IsIgnored(i);
-    }
-    return bad;
-  }
-
-  std::size_t CountBadWeights() const {
-    std::size_t bad = 0;
-    for (std::size_t i = begin_; i < end_; ++i) {
-      const T e = elements_.weight.data[Offset(elements_.weight, i)];
-      bad += !IsGoodWeight(e) && !IsIgnored(i);
-    }
-    return bad;
-  }
+  std::size_t begin() const { return begin_; }
+  std::size_t count() const { return end_ - begin_; }
 
  private:
   static const std::size_t kMaxPeriod = 512;
@@ -183,18 +155,6 @@ class Block {
       }
     }
     return period;
-  }
-
-  bool IsIgnored(std::size_t i) const {
-    return elements_.has_ignore_label &&
-           elements_.targets[i] == elements_.ignore_label;
-  }
-
-  Stretch<T> stretch() const {
-    const Stretch<T> stretch = {
-        end_ - begin_, elements_.scores + begin_, elements_.targets + begin_,
-        elements_.has_ignore_label, elements_.ignore_label};
-    return stretch;
   }
 
   /// Whether a segment that starts with the block has one index for all of it.
@@ -250,43 +210,39 @@ class Block {
     }
   }
 
-  /// Multiplies the constants by the elements' weights.
-  void Weigh() {
-    has_bad_weights_ = false;
+  /// Multiplies the constants by the elements' weight where all have the same,
+  /// else finds or lines up a weight each.
+  void FindWeights() {
     const Segment first = SegmentAt(elements_.weight, begin_, end_);
-    if (is_same_ && IsWhole(first)) {
-      const T weight = elements_.weight.data[first.index];
-      has_bad_weights_ = !IsGoodWeight(weight);
-      weighted_a_[0] = *a_ * weight;
-      weighted_b_[0] = *b_ * weight;
+    const T* const data = elements_.weight.data + first.index;
+    weights_ = NULL;
+    weight_excess_ = 0;
+    if (first.end == end_ && first.runs) {
+      weights_ = data;
+    } else if (first.end == end_ && is_same_) {
+      weight_excess_ = WeightExcess(*data);
+      weighted_a_ = *a_ * *data;
+      weighted_b_ = *b_ * *data;
+      a_ = &weighted_a_;
+      b_ = &weighted_b_;
     } else {
-      if (is_same_ && period_ == 0) {
-        loops_.fill(*a_, end_ - begin_, by_scope_a_);
-        loops_.fill(*b_, end_ - begin_, by_scope_b_);
-      }
-      for (Segment segment = first;;
-           segment = SegmentAt(elements_.weight, segment.end, end_)) {
-        WeighSegment(segment);
-        if (segment.end == end_) {
-          break;
-        }
-      }
-      is_same_ = false;
+      LineUpWeights(first);
+      weights_ = lined_up_weights_;
     }
-    a_ = weighted_a_;
-    b_ = weighted_b_;
   }
 
-  void WeighSegment(const Segment& segment) {
-    const T* weight = elements_.weight.data + segment.index;
-    const std::size_t i = segment.begin - begin_;
-    if (segment.runs) {
-      has_bad_weights_ |= !loops_.weigh(weight, segment.count(), a_ + i, b_ + i,
-                                        weighted_a_ + i, weighted_b_ + i);
-    } else {
-      has_bad_weights_ |= !IsGoodWeight(*weight);
-      loops_.scale(a_ + i, segment.count(), *weight, weighted_a_ + i);
-      loops_.scale(b_ + i, segment.count(), *weight, weighted_b_ + i);
+  void LineUpWeights(Segment segment) {
+    for (;; segment = SegmentAt(elements_.weight, segment.end, end_)) {
+      const T* const weight = elements_.weight.data + segment.index;
+      T* const to = lined_up_weights_ + (segment.begin - begin_);
+      if (segment.runs) {
+        std::copy(weight, weight + segment.count(), to);
+      } else {
+        std::fill_n(to, segment.count(), *weight);
+      }
+      if (segment.end == end_) {
+        return;
+      }
     }
   }
 
@@ -297,36 +253,29 @@ class Block {
   std::size_t begin_;
   std::size_t end_;
   bool is_same_;
-  bool has_bad_weights_;
+  const T* weights_;
+  double weight_excess_;  // of a weight that is in the constants
   const double* a_;
   const double* b_;
   // By channel and balance scope, from some element on; of a period, and a
   // block more, where there is one.
   double by_scope_a_[kMaxPeriod + kBlock];
   double by_scope_b_[kMaxPeriod + kBlock];
-  double weighted_a_[kBlock];
-  double weighted_b_[kBlock];
+  double weighted_a_;
+  double weighted_b_;
+  T lined_up_weights_[kBlock];
 };
 
 /// What the elements of a part add up to; PartSums() is 0.
 class PartSums {
  public:
-  template <typename T>
-  void Add(const Block<T>& block, const StretchSums& sums) {
+  void Add(const StretchSums& sums) {
     loss_.Add(sums.loss);
-    sums_.valid += sums.valid;
-    if (sums.has_bad_targets) {
-      sums_.bad_targets += block.CountBadTargets();
-    }
-    if (block.has_bad_weights()) {
-      sums_.bad_weights += block.CountBadWeights();
-    }
+    AddRest(sums);
   }
   void Add(const PartSums& other) {
     loss_.Add(other.loss_);
-    sums_.valid += other.sums_.valid;
-    sums_.bad_targets += other.sums_.bad_targets;
-    sums_.bad_weights += other.sums_.bad_weights;
+    AddRest(other.sums_);
   }
   LossSums Get() const {
     LossSums sums = sums_;
@@ -335,6 +284,13 @@ class PartSums {
   }
 
  private:
+  template <typename Sums>
+  void AddRest(const Sums& sums) {
+    sums_.valid += sums.valid;
+    sums_.target_excess = std::max(sums_.target_excess, sums.target_excess);
+    sums_.weight_excess = std::max(sums_.weight_excess, sums.weight_excess);
+  }
+
   CompensatedSum loss_;
   LossSums sums_;
 };
@@ -366,7 +322,7 @@ LossSums Sum(const Elements<T>& elements, double scale,
   ForEachPart(parts, Threads(elements.count), [&](std::size_t part) {
     PartSums part_sums = PartSums();
     ForEachBlock(elements, scale, part, parts, [&](const Block<T>& block) {
-      part_sums.Add(block, get_sums(block));
+      part_sums.Add(get_sums(block));
     });
     sums[part] = part_sums;
   });
@@ -395,23 +351,23 @@ int Threads(std::size_t count) {
 
 template <typename T>
 LossSums Loss(const Elements<T>& elements, double scale) {
-  return Sum(elements, scale,
-             [](const Block<T>& block) { return block.Loss(); });
+  return LossAndGradient(elements, scale, static_cast<T*>(NULL));
 }
 
 template <typename T>
 void Gradient(const Elements<T>& elements, double scale, T* grad) {
   const std::size_t parts = Parts(elements.count);
   ForEachPart(parts, Threads(elements.count), [&](std::size_t part) {
-    ForEachBlock(elements, scale, part, parts,
-                 [=](const Block<T>& block) { block.Gradient(grad); });
+    ForEachBlock(elements, scale, part, parts, [=](const Block<T>& block) {
+      block.Visit(false, NULL, grad);
+    });
   });
 }
 
 template <typename T>
 LossSums LossAndGradient(const Elements<T>& elements, double scale, T* grad) {
   return Sum(elements, scale, [=](const Block<T>& block) {
-    return block.LossAndGradient(grad);
+    return block.Visit(true, NULL, grad);
   });
 }
 
@@ -419,7 +375,10 @@ template <typename T>
 LossSums LossesAndGradient(const Elements<T>& elements, double scale, T* losses,
                            T* grad) {
   return Sum(elements, scale, [=](const Block<T>& block) {
-    return block.LossesAndGradient(losses, grad);
+    double exact[kBlock];
+    const StretchSums sums = block.Visit(true, exact, grad);
+    std::copy(exact, exact + block.count(), losses + block.begin());
+    return sums;
   });
 }
 
@@ -449,7 +408,24 @@ std::uint64_t CountValid(const Elements<T>& elements) {
   return std::accumulate(valid, valid + parts, std::uint64_t(0));
 }
 
+template <typename T>
+BadInput CountBadInput(const Elements<T>& elements) {
+  BadInput bad = {0, 0};
+  for (std::size_t i = 0; i < elements.count; ++i) {
+    const T target = elements.targets[i];
+    if (elements.has_ignore_label && target == elements.ignore_label) {
+      continue;
+    }
+    bad.targets += !(target >= 0 && target <= 1);
+    bad.weights +=
+        elements.weight.data &&
+        WeightExcess(elements.weight.data[Offset(elements.weight, i)]) > 0;
+  }
+  return bad;
+}
+
 #define INSTANTIATE(T)                                                      \
+  template BadInput CountBadInput<T>(const Elements<T>& elements);          \
   template LossSums Loss<T>(const Elements<T>& elements, double scale);     \
   template void Gradient<T>(const Elements<T>& elements, double scale,      \
                             T* grad);                                       \

@@ -1,6 +1,7 @@
 #include <cuda_runtime.h>
 
 #include <algorithm>
+#include <cmath>
 #include <limits>
 
 #include "caffe/util/weighted_sigmoid_loss.hpp"
@@ -46,13 +47,14 @@ constexpr unsigned BlocksAtOnce(bool is_periodic) {
   return is_periodic ? 4 : 3;
 }
 
-/// What a thread or a block of a loss pass adds up: counts are below 2^31. One
-/// has more bits, so that there is no padding, which nobody would write.
+/// What a thread or a block of a loss pass adds up. The excesses are floats,
+/// rounded up, in bits, which have their order. The count has more bits than it
+/// needs, so that there is no padding, which nobody would write.
 struct PassSums {
   double loss;
   std::uint64_t ignored;
-  unsigned bad_targets;
-  unsigned bad_weights;
+  std::uint32_t target_excess;
+  std::uint32_t weight_excess;
 };
 
 /// What a scope's targets add up to.
@@ -409,8 +411,8 @@ __device__ __forceinline__ double SumOf<1>(const double* values) {
 __device__ void Add(const PassSums& from, PassSums* to) {
   to->loss += from.loss;
   to->ignored += from.ignored;
-  to->bad_targets += from.bad_targets;
-  to->bad_weights += from.bad_weights;
+  to->target_excess = max(to->target_excess, from.target_excess);
+  to->weight_excess = max(to->weight_excess, from.weight_excess);
 }
 
 __device__ void Add(const TargetSums& from, TargetSums* to) {
@@ -427,8 +429,8 @@ __device__ PassSums ShuffleDown(const PassSums& sums, unsigned lanes) {
   PassSums other;
   other.loss = ShuffleDown(sums.loss, lanes);
   other.ignored = ShuffleDown(sums.ignored, lanes);
-  other.bad_targets = ShuffleDown(sums.bad_targets, lanes);
-  other.bad_weights = ShuffleDown(sums.bad_weights, lanes);
+  other.target_excess = ShuffleDown(sums.target_excess, lanes);
+  other.weight_excess = ShuffleDown(sums.weight_excess, lanes);
   return other;
 }
 
@@ -485,7 +487,20 @@ struct Vector {
   Pack<T, kWidth> grad;
 };
 
-/// Takes ignored elements out, and counts what there is to warn of.
+/// How far a value is outside [0, largest], as PassSums has it; NaN is at
+/// infinity.
+template <typename T>
+__device__ std::uint32_t Excess(T value, T largest) {
+  const double number = ToDouble(value);
+  const double most = ToDouble(largest);
+  const double excess = number < 0       ? -number
+                        : number <= most ? 0.
+                        : number > most  ? number - most
+                                         : HUGE_VAL;
+  return BitCast<std::uint32_t>(__double2float_ru(excess));
+}
+
+/// Takes ignored elements out, and measures what there is to warn of.
 template <int kPass, typename T, int kWidth>
 __device__ __forceinline__ void VisitRare(const Input<T>& input,
                                           Vector<T, kWidth>* v,
@@ -499,10 +514,9 @@ __device__ __forceinline__ void VisitRare(const Input<T>& input,
       v->losses[l] = 0;
       ++counts->ignored;
     } else if (kPass & kLoss) {
-      const bool is_zero = IsEqual(target, T(0));
-      counts->bad_targets += !is_zero && IsOutside(target, T(1));
-      const bool is_zero_weight = IsEqual(weight, T(0));
-      counts->bad_weights += !is_zero_weight && IsOutside(weight, Largest<T>());
+      counts->target_excess = max(counts->target_excess, Excess(target, T(1)));
+      counts->weight_excess =
+          max(counts->weight_excess, Excess(weight, Largest<T>()));
     }
   }
 }
@@ -674,8 +688,8 @@ int RunPass(const Elements<T>& elements, double scale, T* grad, void* workspace,
   if (error == cudaSuccess) {
     sums->loss = total.loss;
     sums->valid = elements.count - total.ignored;
-    sums->bad_targets = total.bad_targets;
-    sums->bad_weights = total.bad_weights;
+    sums->target_excess = BitCast<float>(total.target_excess);
+    sums->weight_excess = BitCast<float>(total.weight_excess);
   }
   return error;
 }

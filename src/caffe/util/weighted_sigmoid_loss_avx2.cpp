@@ -12,7 +12,6 @@
 #pragma GCC target("avx2,fma")
 #endif
 #define WEIGHTED_SIGMOID_LOSS_FMA
-#define WEIGHTED_SIGMOID_LOSS_VECTOR_BYTES 32
 
 #include "caffe/util/weighted_sigmoid_loss_loops_inl.hpp"
 

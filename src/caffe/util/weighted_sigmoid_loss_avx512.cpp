@@ -3,7 +3,7 @@
 #include <cfloat>
 #include <cstring>
 
-#ifdef __x86_64__
+#ifdef WEIGHTED_SIGMOID_LOSS_HAS_AVX512
 
 #ifdef __clang__
 #pragma clang attribute push(                                  \
@@ -13,7 +13,6 @@
 #pragma GCC target("avx512bw,avx512dq,avx512vl,fma,prefer-vector-width=512")
 #endif
 #define WEIGHTED_SIGMOID_LOSS_FMA
-#define WEIGHTED_SIGMOID_LOSS_VECTOR_BYTES 64
 
 #include "caffe/util/weighted_sigmoid_loss_loops_inl.hpp"
 
@@ -37,4 +36,4 @@ template Loops<double> Avx512Loops<double>();
 #pragma clang attribute pop
 #endif
 
-#endif  // __x86_64__
+#endif  // WEIGHTED_SIGMOID_LOSS_HAS_AVX512

@@ -38,9 +38,15 @@ class TargetColumns {
 
   /// Adds the targets from `begin` on to the first count columns.
   void Add(std::size_t begin, std::size_t count) {
-    const Stretch<T> stretch = {
-        count, elements_.scores + begin, elements_.targets + begin,
-        elements_.has_ignore_label, elements_.ignore_label};
+    const Stretch<T> stretch = {count,
+                                elements_.scores + begin,
+                                elements_.targets + begin,
+                                elements_.has_ignore_label,
+                                elements_.ignore_label,
+                                true,
+                                NULL,
+                                NULL,
+                                NULL};
     loops_.add_targets(stretch, positives_, negatives_);
   }
 

@@ -3,8 +3,6 @@
 #include <cfloat>
 #include <cstring>
 
-#define WEIGHTED_SIGMOID_LOSS_VECTOR_BYTES 16
-
 #include "caffe/util/weighted_sigmoid_loss_loops_inl.hpp"
 
 namespace caffe {

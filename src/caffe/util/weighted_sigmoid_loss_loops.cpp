@@ -40,11 +40,13 @@ int AvailableLoops(Loops<T> loops[kMaxLoops]) {
   int available = 0;
 #ifdef __x86_64__
   __builtin_cpu_init();
+#ifdef WEIGHTED_SIGMOID_LOSS_HAS_AVX512
   if (__builtin_cpu_supports("avx512bw") &&
       __builtin_cpu_supports("avx512dq") &&
       __builtin_cpu_supports("avx512vl")) {
     loops[available++] = Avx512Loops<T>();
   }
+#endif
   if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")) {
     loops[available++] = Avx2Loops<T>();
   }
