@@ -9,12 +9,11 @@ means that on every instruction set that this machine has all tests passed and n
 import argparse
 import os
 import re
-import subprocess
 import sys
 
-from _common import Failure, program, run
+from _common import Failure, program
+from _gtest import run_gtest
 from build import Build
-from runtest import TIMEOUT, read_gtest
 
 BUILD = Build("sanitize", jobs=1)
 SET = "WEIGHTED_SIGMOID_LOSS_ISA"
@@ -32,28 +31,16 @@ OPTIONS = {
 def run_tests(name):
     """Run all tests on one instruction set; return what they printed, if nothing was wrong."""
     print(f"sanitize: {name}", flush=True)
+    environment = {**os.environ, **OPTIONS, SET: name}
     log = BUILD.folder / f"tests.{name}.log"
-    with log.open("wb") as stream:
-        status = run(
-            [BUILD.tests, "--gtest_color=no"],
-            check=False,
-            remedy=f"see {log}",
-            env={**os.environ, **OPTIONS, SET: name},
-            cwd=BUILD.tree,
-            timeout=TIMEOUT,
-            stdin=subprocess.DEVNULL,
-            stdout=stream,
-            stderr=subprocess.STDOUT,
-        ).returncode
-    text = log.read_text(encoding="utf-8", errors="replace")
-    results, _ = read_gtest(text)
-    if status != 0 or not results or not all(results.values()):
-        lines = text.splitlines()
+    done = run_gtest(BUILD.tests, log, cwd=BUILD.tree, env=environment)
+    if done.problem:
+        lines = done.text.splitlines()
         at = next((i for i, line in enumerate(lines) if FOUND.search(line)), -EXCERPT)
         print(*lines[at:][:EXCERPT], sep="\n", file=sys.stderr)
-        raise Failure(f"the tests ended with status {status}: see the lines above, and {log}")
-    print(f"sanitize: {name}: {len(results)} tests passed, nothing found", flush=True)
-    return text
+        raise Failure(done.problem)
+    print(f"sanitize: {name}: {len(done.results)} tests passed, nothing found", flush=True)
+    return done.text
 
 
 def main():

@@ -102,7 +102,7 @@ def test_what_is_found_fails(run, ending, said):
     *excerpt, last = printed.err.splitlines()
     assert status == 1
     assert said in "\n".join(excerpt)
-    assert "ended with status" in last
+    assert f"see {sanitize.BUILD.folder / 'tests.'}" in last
 
 
 @pytest.mark.parametrize("text", ["exit 0\n", PASSED])
