@@ -16,7 +16,7 @@ import apply
 from _common import ROOT, Failure, program
 from _gtest import run_gtest
 from _real_trees import brocolli_9
-from build import Build, build_environment, default_jobs, only_one, positive
+from build import Build, add_jobs, build_environment, only_one
 
 NAME = "brocolli-caffe 9.0.2"
 FOLDER = ROOT / "build" / "forks"
@@ -82,9 +82,7 @@ def report(done):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument(
-        "--jobs", type=positive, default=default_jobs(), help="compilers at a time (%(default)s)"
-    )
+    add_jobs(parser)
     build = Build("forks", parser.parse_args().jobs)
     with only_one(FOLDER):
         fetch()
