@@ -19,7 +19,8 @@ export PYTHONNOUSERSITE := 1
 
 SOURCE = $(if $(CAFFE_SOURCE),--source "$(CAFFE_SOURCE)")
 FETCH = $(PYTHON) scripts/fetch.py $(SOURCE)
-BUILD = $(PYTHON) scripts/build.py $(SOURCE) $(if $(JOBS),--jobs "$(JOBS)")
+AT_A_TIME = $(if $(JOBS),--jobs "$(JOBS)")
+BUILD = $(PYTHON) scripts/build.py $(SOURCE) $(AT_A_TIME)
 PACKAGES = $(PYTHON) scripts/install_packages.py
 DEVICE := cpu
 DEVICES := cpu gpu
@@ -81,12 +82,12 @@ arm64: ## cross-compile the kernel for arm64 and test it under qemu-user
 
 sanitize: ## run our C++ tests with AddressSanitizer and UndefinedBehaviorSanitizer
 	$(PACKAGES) build
-	$(BUILD) sanitize
-	$(DEVTOOL) devtools/sanitize.py
+	$(FETCH)
+	$(DEVTOOL) devtools/sanitize.py $(AT_A_TIME)
 
 forks: ## build a real fork of Caffe with the layer, and run our C++ tests in it: build/forks
 	$(PACKAGES) build forks
-	$(DEVTOOL) devtools/forks.py $(if $(JOBS),--jobs "$(JOBS)")
+	$(DEVTOOL) devtools/forks.py $(AT_A_TIME)
 
 bench: ## measure against NumPy, PyTorch, JAX and upstream's layer: build/bench
 	$(REQUIRE_DEVICE)
@@ -115,7 +116,8 @@ cuda-check: ## compile our .cu files as C++11, no warning allowed, and check the
 gpu-bundle: export CUDA_ARCH := $(or $(CUDA_ARCH),90)
 gpu-bundle: ## what DEVICE=gpu takes on a machine without compilers: build/gpu-bundle.tar.gz
 	$(PACKAGES) build cuda demo
-	PYTHONPATH=scripts:. $(PYTHON) devtools/gpu_bundle.py $(if $(JOBS),--jobs "$(JOBS)")
+	$(FETCH)
+	PYTHONPATH=scripts:. $(PYTHON) devtools/gpu_bundle.py $(AT_A_TIME)
 
 lint: ## check the format and style of all files that are ours
 	$(PACKAGES) build

@@ -9,11 +9,9 @@ import argparse
 import tempfile
 from pathlib import Path
 
-import apply
 import cuda_toolkit
-import fetch
 from _common import ROOT, Failure, program, run
-from build import SOURCE, Build, only_one
+from build import Build, only_one
 
 ARCHITECTURES = ["75", "90", "120"]
 FOLDERS = ["src/caffe/layers", "src/caffe/util"]
@@ -24,9 +22,7 @@ def caffe_tree():
     """Caffe with the layer, as `make cuda` builds it."""
     build = Build("cuda", jobs=1)
     with only_one(build.folder):
-        fetch.fetch(None, SOURCE)
-        build.copy_tree()
-        apply.main([str(build.tree), "--modernize"])
+        build.make_tree()
     return build.tree
 
 

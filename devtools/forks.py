@@ -9,15 +9,14 @@ what the tests print to build/forks/tests.log. Exit status 0 means that all test
 
 import argparse
 import shutil
-import subprocess
 import sysconfig
 
 import _download
 import apply
-from _common import ROOT, Failure, program, run
+from _common import ROOT, Failure, program
+from _gtest import run_gtest
 from _real_trees import brocolli_9
-from build import Build, build_environment, default_jobs, only_one, positive
-from runtest import TIMEOUT, read_gtest
+from build import Build, add_jobs, build_environment, only_one
 
 NAME = "brocolli-caffe 9.0.2"
 FOLDER = ROOT / "build" / "forks"
@@ -65,48 +64,32 @@ def make(build):
 
 def run_tests():
     tests = next(TREE.glob(".*_release/test/test_all.testbin"))
-    log = FOLDER / "tests.log"
-    with log.open("wb") as stream:
-        status = run(
-            [tests, "--gtest_color=no", "--gtest_filter=-*GPU*"],
-            check=False,
-            remedy=f"see {log}",
-            cwd=TREE,
-            env=build_environment(),
-            timeout=TIMEOUT,
-            stdin=subprocess.DEVNULL,
-            stdout=stream,
-            stderr=subprocess.STDOUT,
-        ).returncode
-    results, excerpts = read_gtest(log.read_text(encoding="utf-8", errors="replace"))
-    for name, excerpt in excerpts.items():
-        print(f"--- {name}", *excerpt[-30:], sep="\n")
-    return status, results
+    done = run_gtest(tests, FOLDER / "tests.log", "-*GPU*", cwd=TREE, env=build_environment())
+    done.show_failures()
+    return done
 
 
-def report(status, results):
+def report(done):
     """A line for our tests and one for the fork's."""
     for whose, names in (("ours", True), ("the fork's", False)):
-        passed = [ok for name, ok in results.items() if ("Weight" in name) == names]
+        passed = [ok for name, ok in done.results.items() if ("Weight" in name) == names]
         print(f"{NAME}: {whose}: {sum(passed)} passed, {len(passed) - sum(passed)} failed")
         if not passed:
             raise Failure("these did not run")
-    if status != 0 or not all(results.values()):
-        raise Failure(f"the tests ended with status {status}: see {FOLDER / 'tests.log'}")
+    if done.problem:
+        raise Failure(done.problem)
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument(
-        "--jobs", type=positive, default=default_jobs(), help="compilers at a time (%(default)s)"
-    )
+    add_jobs(parser)
     build = Build("forks", parser.parse_args().jobs)
     with only_one(FOLDER):
         fetch()
         apply.main([str(TREE), "--modernize"])
         build.log.write_text("")
         make(build)
-        report(*run_tests())
+        report(run_tests())
 
 
 if __name__ == "__main__":

@@ -20,8 +20,9 @@ from pathlib import Path
 
 import cuda_toolkit
 from _common import ROOT, Failure, program, run
+from _only_tests import only_tests
 from benchmarks import adapter_build
-from build import Build, default_jobs, only_tests, only_what_tests_use
+from build import Build, add_jobs
 from make_venv import make_venv
 
 ARCHIVE = ROOT / "build" / "gpu-bundle.tar.gz"
@@ -52,7 +53,7 @@ def build(toolkit, jobs):
     links = [f"-Wl,-rpath-link,{prefix / 'lib'}" for prefix in toolkit.prefixes]
     flags = " ".join([MOVABLE, *links])
     options = [f"-DCMAKE_{kind}_LINKER_FLAGS={flags}" for kind in ("EXE", "SHARED")]
-    options += [*only_what_tests_use(), only_tests("*_loss*")]
+    options += only_tests("*_loss*")
     made = Build("cuda", jobs, BUILD, options)
     made.make(tests=True)
     return made
@@ -167,7 +168,7 @@ def write_archive(folder):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--jobs", type=int, default=default_jobs(), help="compilers at a time")
+    add_jobs(parser)
     args = parser.parse_args()
     architecture = check_architecture()
     (ROOT / "build").mkdir(exist_ok=True)

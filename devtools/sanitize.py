@@ -1,5 +1,5 @@
 #!/usr/bin/python3
-"""Run our C++ tests as `scripts/build.py sanitize` built them, on each instruction set there is.
+"""Build our C++ tests and run them under the sanitizers, on each instruction set there is.
 
 AddressSanitizer, which looks for leaks as well, and UndefinedBehaviorSanitizer end the program at
 the first thing that they find. What it printed is in build/sanitize/tests.SET.log. Exit status 0
@@ -9,14 +9,20 @@ means that on every instruction set that this machine has all tests passed and n
 import argparse
 import os
 import re
-import subprocess
 import sys
 
-from _common import Failure, program, run
-from build import Build
-from runtest import TIMEOUT, read_gtest
+from _common import ROOT, Failure, program
+from _gtest import run_gtest
+from _only_tests import only_tests
+from build import Build, add_jobs, only_one
 
-BUILD = Build("sanitize", jobs=1)
+# Whatever they find ends the program. The assertions are libstdc++'s, of indices and the like.
+SANITIZERS = [
+    "-fsanitize=address,undefined,float-cast-overflow",
+    "-fno-sanitize-recover=all",
+    "-fno-omit-frame-pointer",
+    "-D_GLIBCXX_ASSERTIONS",
+]
 SET = "WEIGHTED_SIGMOID_LOSS_ISA"
 # No set has this name: the kernel takes the best one and says which there are.
 BEST = "best"
@@ -29,45 +35,47 @@ OPTIONS = {
 }
 
 
-def run_tests(name):
+def build_tests(jobs):
+    """Caffe and our tests; return the Build."""
+    options = [
+        "-DCMAKE_BUILD_TYPE=Sanitize",  # one of its own, without -O3
+        f"-DCMAKE_CXX_FLAGS_SANITIZE={' '.join(['-O1', '-g1', *SANITIZERS])}",
+        *only_tests(),
+    ]
+    build = Build("cpu", jobs, ROOT / "build" / "sanitize", options)
+    with only_one(build.folder):
+        build.prepare()
+        build.compile([build.tests.name])
+    return build
+
+
+def run_tests(build, name):
     """Run all tests on one instruction set; return what they printed, if nothing was wrong."""
     print(f"sanitize: {name}", flush=True)
-    log = BUILD.folder / f"tests.{name}.log"
-    with log.open("wb") as stream:
-        status = run(
-            [BUILD.tests, "--gtest_color=no"],
-            check=False,
-            remedy=f"see {log}",
-            env={**os.environ, **OPTIONS, SET: name},
-            cwd=BUILD.tree,
-            timeout=TIMEOUT,
-            stdin=subprocess.DEVNULL,
-            stdout=stream,
-            stderr=subprocess.STDOUT,
-        ).returncode
-    text = log.read_text(encoding="utf-8", errors="replace")
-    results, _ = read_gtest(text)
-    if status != 0 or not results or not all(results.values()):
-        lines = text.splitlines()
+    environment = {**os.environ, **OPTIONS, SET: name}
+    log = build.folder / f"tests.{name}.log"
+    done = run_gtest(build.tests, log, cwd=build.tree, env=environment)
+    if done.problem:
+        lines = done.text.splitlines()
         at = next((i for i, line in enumerate(lines) if FOUND.search(line)), -EXCERPT)
         print(*lines[at:][:EXCERPT], sep="\n", file=sys.stderr)
-        raise Failure(f"the tests ended with status {status}: see the lines above, and {log}")
-    print(f"sanitize: {name}: {len(results)} tests passed, nothing found", flush=True)
-    return text
+        raise Failure(done.problem)
+    print(f"sanitize: {name}: {len(done.results)} tests passed, nothing found", flush=True)
+    return done.text
 
 
 def main():
-    argparse.ArgumentParser(description=__doc__.splitlines()[0]).parse_args()
-    if not BUILD.tests.exists():
-        raise Failure("the tests are not built; run `make sanitize`, or scripts/build.py sanitize")
-    sets = SETS.search(run_tests(BEST))
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    add_jobs(parser)
+    build = build_tests(parser.parse_args().jobs)
+    sets = SETS.search(run_tests(build, BEST))
     if not sets:
         raise Failure(f"with {SET}={BEST} the kernel did not say which sets this machine has")
     best, *others = sets[1].split()
     print(f"sanitize: {BEST} was {best}", flush=True)
     for name in others:
-        run_tests(name)
+        run_tests(build, name)
 
 
 if __name__ == "__main__":
-    program(main)
+    program(main, "interrupted; the next run resumes where this one stopped")

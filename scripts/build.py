@@ -5,9 +5,6 @@ Caffe's source is fetched (scripts/fetch.py) and copied to build/VARIANT/caffe, 
 toolchain fixes are applied there (scripts/apply.py), CMake and ninja build it in
 build/VARIANT/cmake, and what is built is installed. build/VARIANT/install is at every moment a
 whole installation or absent. What the compiler prints goes to build/VARIANT/build.log.
-
-The variant sanitize is Caffe and our C++ tests under AddressSanitizer and
-UndefinedBehaviorSanitizer; it is not installed.
 """
 
 import argparse
@@ -33,16 +30,9 @@ PATH = "/usr/sbin:/usr/bin:/sbin:/bin"
 FOREIGN = re.compile(r"PYTHON|CONDA|CMAKE_PREFIX_PATH|LD_LIBRARY_PATH|LIBRARY_PATH|C.*INCLUDE_PATH")
 GIB = 1 << 30
 # Measured: what a build from nothing takes, tests and installation included, and some room.
-DISK_NEEDED = {"cpu": GIB / 2, "cuda": 3 * GIB, "sanitize": GIB / 2}
+DISK_NEEDED = {"cpu": GIB / 2, "cuda": 3 * GIB}
 # The largest of Caffe's source files takes about this much to compile.
 MEMORY_A_JOB = 1.5 * GIB
-# Whatever they find ends the program. The assertions are libstdc++'s, of indices and the like.
-SANITIZERS = [
-    "-fsanitize=address,undefined,float-cast-overflow",
-    "-fno-sanitize-recover=all",
-    "-fno-omit-frame-pointer",
-    "-D_GLIBCXX_ASSERTIONS",
-]
 # What went wrong, by what the log says. The first that is found is the cause.
 CAUSES = [
     (r"No space left on device", "the disk is full: free some space and run it again"),
@@ -64,36 +54,7 @@ def cuda_arguments():
     return cmake_arguments()
 
 
-def sanitize_arguments():
-    """A build type of its own has no -O3."""
-    return [
-        *cpu_arguments(),
-        "-DCMAKE_BUILD_TYPE=Sanitize",
-        f"-DCMAKE_CXX_FLAGS_SANITIZE={' '.join(['-O1', '-g1', *SANITIZERS])}",
-        *only_what_tests_use(),
-        only_tests(),
-    ]
-
-
-def only_what_tests_use():
-    """All of libcaffe, but for what our tests do not use."""
-    return [f"-D{name}=OFF" for name in ("BUILD_python", "USE_OPENCV", "USE_LEVELDB", "USE_LMDB")]
-
-
-def only_tests(upstream=None):
-    """Our C++ tests, and those of upstream's whose files match a pattern."""
-    tests = set((ROOT / "src" / "caffe" / "test").glob("test_*.cpp"))
-    if upstream:
-        tests |= set((SOURCE / "src" / "caffe" / "test").glob(f"test_{upstream}.cpp"))
-    names = sorted({path.stem[len("test_") :] for path in tests})
-    return f"-DBUILD_only_tests={','.join(names)}"
-
-
-CMAKE_ARGUMENTS = {
-    "cpu": cpu_arguments,
-    "cuda": cuda_arguments,
-    "sanitize": sanitize_arguments,
-}
+CMAKE_ARGUMENTS = {"cpu": cpu_arguments, "cuda": cuda_arguments}
 
 
 class Build:
@@ -120,17 +81,22 @@ class Build:
             print(f"build: {self.folder} was built elsewhere: {self.prebuilt} says of what")
             return
         with only_one(self.folder):
-            self.check_disk()
-            fetch.fetch(source, SOURCE)
-            self.copy_tree()
-            self.log.write_text("")
-            apply.main([str(self.tree), "--modernize"])
-            self.configure()
-            if self.variant == "sanitize":
-                self.compile([self.tests.name])
-                return
+            self.prepare(source)
             self.compile(["all", "test_programs"] if tests else ["all"])
             self.install_built()
+
+    def prepare(self, source=None):
+        """All that comes before compiling."""
+        self.check_disk()
+        self.make_tree(source)
+        self.log.write_text("")
+        self.configure()
+
+    def make_tree(self, source=None):
+        """Caffe's source with the layer and the toolchain fixes."""
+        fetch.fetch(source, SOURCE)
+        self.copy_tree()
+        apply.main([str(self.tree), "--modernize"])
 
     def check_disk(self):
         """Say so before an hour's work, not after it."""
@@ -332,14 +298,18 @@ def positive(text):
     return number
 
 
+def add_jobs(parser):
+    parser.add_argument(
+        "--jobs", type=positive, default=default_jobs(), help="compilers at a time (%(default)s)"
+    )
+
+
 def parse_arguments():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("variant", choices=sorted(CMAKE_ARGUMENTS))
     parser.add_argument("--source", type=Path, help="a tree or tarball of upstream Caffe to use")
     parser.add_argument("--tests", action="store_true", help="build the C++ tests too")
-    parser.add_argument(
-        "--jobs", type=positive, default=default_jobs(), help="compilers at a time (%(default)s)"
-    )
+    add_jobs(parser)
     return parser.parse_args()
 
 

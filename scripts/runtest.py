@@ -10,7 +10,6 @@ that all of them passed.
 
 import argparse
 import os
-import re
 import shutil
 import subprocess
 import sys
@@ -19,8 +18,9 @@ import xml.etree.ElementTree as ElementTree
 from collections import Counter
 from pathlib import Path
 
-from _common import ROOT, Failure, program
+from _common import ROOT, Failure, program, run
 from _gpu import require_gpu
+from _gtest import TIMEOUT, run_gtest
 from _upstream_cases import upstream_cases
 from build import Build
 from make_venv import make_venv
@@ -31,9 +31,6 @@ CPU = ROOT / "build" / "cpu"
 PYCAFFE = CPU / "install" / "python"
 CUDA = Build("cuda", jobs=1)
 TESTS = ROOT / "tests"
-TIMEOUT = 1800  # seconds a suite, which is many times what any takes
-CASE_START = re.compile(r"\[ RUN      \] (\S+)")
-CASE_END = re.compile(r"\[ +(OK|FAILED) +\] ([^\s,]+)")
 
 
 def cpp_tests(scratch):
@@ -51,41 +48,15 @@ def cpp_tests(scratch):
     else:
         print("this Caffe source lacks examples/images: stand-ins of the same sizes are used")
         python = make_venv(ROOT / "build" / "venv")
-        run([python, TESTS / "stand_in_images.py", scratch / "examples" / "images"], scratch)
-    log = CPU / "cpp_tests.log"
-    with log.open("wb") as stream:
-        argv = [tests, "--gtest_filter=-*GPU*", "--gtest_color=no"]
-        done = run(argv, scratch, stdout=stream, stderr=subprocess.STDOUT)
-    results, excerpts = read_gtest(log.read_text(encoding="utf-8", errors="replace"))
-    for name, excerpt in excerpts.items():
-        print(f"--- {name}", *excerpt[-30:], sep="\n")
-    failed = sum(not passed for passed in results.values())
-    if done != 0 and not failed:
-        print(f"{tests.name} ended with status {done}: see {log}")
-        results[tests.name] = False
-    return results
-
-
-def read_gtest(text):
-    """{case: passed} and {case that failed: its lines} of what a gtest program printed."""
-    results = {}
-    excerpts = {}
-    case, lines = None, []
-    for line in text.splitlines():
-        start, end = CASE_START.search(line), CASE_END.search(line)
-        if start:
-            case, lines = start[1], []
-            results[case] = False
-        elif end and case:
-            results[case] = end[1] == "OK"
-            if not results[case]:
-                excerpts[case] = lines
-            case = None
-        else:
-            lines.append(line)
-    if case:
-        excerpts[case] = [*lines, "(the program ended here)"]
-    return results, excerpts
+        run([python, TESTS / "stand_in_images.py", scratch / "examples" / "images"])
+    there = {"cwd": scratch, "env": environment(scratch)}
+    done = run_gtest(tests, CPU / "cpp_tests.log", "-*GPU*", **there)
+    done.show_failures()
+    if done.problem:
+        print(done.problem)
+    if done.problem and not done.excerpts:
+        return {**done.results, tests.name: False}
+    return done.results
 
 
 def missing_cases(upstream, results):
@@ -99,8 +70,10 @@ def python_tests(scratch, name, *arguments, python=None, path=PYCAFFE):
     """Run pytest, which prints its own results; return {test: passed, or None where skipped}."""
     report = scratch / f"{name}.xml"
     python = python or make_venv(ROOT / "build" / "venv")
-    argv = [python, "-m", "pytest", "--quiet", f"--junitxml={report}"]
-    run([*argv, *arguments], scratch if name == "upstream" else ROOT, path)
+    argv = [python, "-m", "pytest", "--quiet", f"--junitxml={report}", *arguments]
+    cwd = scratch if name == "upstream" else ROOT
+    there = {"cwd": cwd, "env": environment(cwd, path), "stdin": subprocess.DEVNULL}
+    run(argv, check=False, timeout=TIMEOUT, **there)
     if not report.exists():
         raise Failure(f"pytest did not finish on the {name} tests; the lines above say why")
     results = {}
@@ -112,18 +85,11 @@ def python_tests(scratch, name, *arguments, python=None, path=PYCAFFE):
     return results
 
 
-def run(argv, cwd, path=PYCAFFE, **redirect):
-    """Run a command with this PYTHONPATH; return its exit status."""
-    environment = {**os.environ, "PYTHONPATH": str(path), "PYTHONNOUSERSITE": "1"}
-    if cwd != ROOT:
-        # Upstream's tests leave temporary files behind.
-        environment["TMPDIR"] = str(cwd)
-    try:
-        return subprocess.run(
-            argv, cwd=cwd, env=environment, timeout=TIMEOUT, stdin=subprocess.DEVNULL, **redirect
-        ).returncode
-    except subprocess.TimeoutExpired:
-        return f"timeout after {TIMEOUT} s"
+def environment(cwd, path=PYCAFFE):
+    """With this PYTHONPATH, and without the user's own packages."""
+    made = {**os.environ, "PYTHONPATH": str(path), "PYTHONNOUSERSITE": "1"}
+    # Upstream's tests leave temporary files behind.
+    return made if cwd == ROOT else {**made, "TMPDIR": str(cwd)}
 
 
 def table(suites):

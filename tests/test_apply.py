@@ -341,12 +341,15 @@ def test_file_that_the_fork_lacks_needs_no_fix(tree):
 def test_read_only_files_are_changed_and_stay_read_only(tree):
     (tree / PROTO).chmod(0o444)
     before = snapshot(tree)
-    # What a run leaves that was stopped before it had put a read-only file in its place.
-    apply(tree)
-    (tree / STATE / "staged").write_text("")
-    (tree / STATE / "staged").chmod(0o444)
     apply(tree, "--modernize")
     assert (tree / PROTO).stat().st_mode & 0o777 == 0o444
+    apply(tree, "--remove")
+    assert snapshot(tree) == before
+    # Stopped before the read-only file is in its place: what is left is read-only, too.
+    assert run_stopping(tree, PROTO, "die").returncode == 9
+    (left,) = (tree / STATE).glob(".caffe.proto.*")
+    assert left.stat().st_mode & 0o777 == 0o444
+    apply(tree)
     apply(tree, "--remove")
     assert snapshot(tree) == before
 
@@ -417,15 +420,17 @@ def test_contradicting_options_are_refused(tree):
 # Stopped midway
 
 STOPPING = """
-import os, sys
+import itertools, os, sys
 
-left, how = int(sys.argv.pop(1)), sys.argv.pop(1)
+after, how = sys.argv.pop(1), sys.argv.pop(1)
+steps = itertools.count()
+
+def due(words):
+    return next(steps) >= int(after) if after.isdigit() else str(words[-1]).endswith(after)
 
 def stopping(function):
     def call(*words, **more):
-        global left
-        left -= 1
-        if left < 0:
+        if due(words):
             if how == "die":
                 os._exit(9)
             raise OSError(28, "No space left on device")
@@ -442,6 +447,7 @@ apply.program(apply.main)
 
 
 def run_stopping(tree, after, how, *words):
+    """AFTER so many steps, or at the one that puts this file in its place."""
     program = [sys.executable, "-B", "-c", STOPPING, str(after), how, ROOT / "scripts/apply.py"]
     return subprocess.run([*program, tree, *words], capture_output=True, text=True)
 

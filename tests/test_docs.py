@@ -366,6 +366,27 @@ def test_every_make_target_is_in_a_document():
         assert target == "clean" or f"make {target}" in documents
 
 
+def programs(folder):
+    return {path.name for path in (ROOT / folder).glob("*.py") if path.name[0] != "_"}
+
+
+def test_every_program_is_named():
+    """With its make target and its options, those of devtools."""
+    rows = table_with("CONTRIBUTING.md", "make lint")
+    assert {row[1] for row in rows} == programs("devtools")
+    target = None
+    recipes = re.findall(r"^([a-z0-9-]+):.*##.*\n((?:\t.*\n)+)", read("Makefile"), re.MULTILINE)
+    for cell, name, _, options in rows:
+        target = cell or target
+        (recipe,) = [text for found, text in recipes if f"make {found}" == target]
+        assert f"devtools/{name}" in recipe or name in read("devtools/lint.py"), name
+        for option in re.findall("--[a-z]+", options):
+            source = "scripts/build.py" if option == "--jobs" else f"devtools/{name}"
+            assert f'"{option}"' in read(source), name
+    others = {row[0] for row in table_with("CONTRIBUTING.md", "fetch.py")}
+    assert others == programs("scripts")
+
+
 @pytest.mark.parametrize("document", DOCUMENTS)
 def test_options_exist(document):
     for text in code(document):

@@ -7,8 +7,10 @@ from pathlib import Path
 
 import pytest
 
+import _only_tests
 import gpu_bundle
 from _common import Failure
+from _only_tests import only_tests
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -71,3 +73,32 @@ def test_demo_is_trained_without_dropout_and_tests(tmp_path, monkeypatch):
     fields = [line.split(":")[0] for line in solver.splitlines() if line[0] != "#"]
     assert len(fields) == len(set(fields))
     assert "test_iter" not in fields and "display: 1\n" in solver and 'type: "Adam"' in solver
+
+
+def names_of(options):
+    (names,) = [word.split("=")[1] for word in options if word.startswith("-DBUILD_only_tests=")]
+    return set(names.split(","))
+
+
+def test_bundle_for_a_gpu_has_our_tests_and_upstreams_of_losses(pristine):
+    names = names_of(only_tests("*_loss*"))
+    ours = {path.stem for path in (ROOT / "src" / "caffe" / "test").glob("test_*.cpp")}
+    folder = pristine / "src" / "caffe" / "test"
+    assert {f"test_{name}" for name in names} >= ours
+    upstream = [name for name in names if (folder / f"test_{name}.cpp").exists()]
+    assert sorted(upstream) == [
+        "contrastive_loss_layer",
+        "euclidean_loss_layer",
+        "hinge_loss_layer",
+        "infogain_loss_layer",
+        "multinomial_logistic_loss_layer",
+        "sigmoid_cross_entropy_loss_layer",
+        "softmax_with_loss_layer",
+    ]
+    assert {f"test_{name}" for name in names_of(only_tests())} == ours
+
+
+def test_bundle_without_upstreams_tests_is_not_made(tmp_path, monkeypatch):
+    monkeypatch.setattr(_only_tests, "SOURCE", tmp_path)
+    with pytest.raises(Failure, match=r"has no tests .*fetch\.py"):
+        only_tests("*_loss*")

@@ -9,16 +9,6 @@ import runtest
 from _common import Failure
 from _upstream_cases import active, upstream_cases
 
-GTEST = """\
-[ RUN      ] ATest/0.Passes
-[       OK ] ATest/0.Passes (3 ms)
-[ RUN      ] ATest/0.Fails
-a.cpp:3: Failure
-printed without a newline[  FAILED  ] ATest/0.Fails, where TypeParam = float (1 ms)
-[ RUN      ] BTest.Dies
-F0101 Check failed
-"""
-
 
 def test_cases_of_the_unpatched_tree(pristine):
     names = upstream_cases(pristine)
@@ -44,13 +34,6 @@ def test_lost_case_is_missed(capsys):
     assert runtest.missing_cases(upstream, results) == ["BTest.Dies"]
     assert "BTest.Dies" in capsys.readouterr().out
     assert runtest.missing_cases(upstream, {**results, "BTest.Dies": False}) == []
-
-
-def test_gtest_output():
-    results, excerpts = runtest.read_gtest(GTEST)
-    assert results == {"ATest/0.Passes": True, "ATest/0.Fails": False, "BTest.Dies": False}
-    assert excerpts["ATest/0.Fails"] == ["a.cpp:3: Failure"]
-    assert excerpts["BTest.Dies"][0] == "F0101 Check failed"
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@ import pytest
 
 import cuda_toolkit
 from _common import ROOT
-from runtest import read_gtest
+from _gtest import read_gtest
 
 # What tests/gpu/device.cu ends with where a machine cannot tell.
 CANNOT_TELL = 3
@@ -42,7 +42,7 @@ NO_SANITIZER = re.compile(
 def passed(status, text):
     """The cases, all of which have to pass."""
     results, excerpts = read_gtest(text)
-    assert not excerpts, "\n".join(line for lines in excerpts.values() for line in lines[-30:])
+    assert not excerpts, "\n".join(line for lines in excerpts.values() for line in lines)
     assert status == 0
     return results
 
