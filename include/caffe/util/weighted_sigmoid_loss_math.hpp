@@ -159,8 +159,8 @@ WEIGHTED_SIGMOID_LOSS_HOST_DEVICE double WeighLosses(double positive,
 template <typename T>
 WEIGHTED_SIGMOID_LOSS_HOST_DEVICE double LossElement(T x, T t, double a,
                                                      double b, T log1p_u) {
-  return WeighLosses(PositiveLoss(x, t, log1p_u), NegativeLoss(x, t, log1p_u),
-                     a, b);
+  return WeighLosses(ToDouble(PositiveLoss(x, t, log1p_u)),
+                     ToDouble(NegativeLoss(x, t, log1p_u)), a, b);
 }
 
 /**

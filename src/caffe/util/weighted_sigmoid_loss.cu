@@ -487,17 +487,32 @@ struct Vector {
   Pack<T, kWidth> grad;
 };
 
-/// How far a value is outside [0, largest], as PassSums has it; NaN is at
-/// infinity.
+__device__ __forceinline__ float RoundUp(float value) { return value; }
+__device__ __forceinline__ float RoundUp(double value) {
+#ifdef __NVCC__  // as in weighted_sigmoid_loss_ieee.hpp
+  float result;
+  asm("cvt.rp.f32.f64 %0, %1;" : "=f"(result) : "d"(value));
+  return result;
+#else
+  return __double2float_ru(value);
+#endif
+}
+
+/// How far a value is outside [0, largest], as PassSums has it; a NaN's bits,
+/// which are above infinity's, for NaN.
 template <typename T>
-__device__ std::uint32_t Excess(T value, T largest) {
-  const double number = ToDouble(value);
-  const double most = ToDouble(largest);
-  const double excess = number < 0       ? -number
-                        : number <= most ? 0.
-                        : number > most  ? number - most
-                                         : HUGE_VAL;
-  return BitCast<std::uint32_t>(__double2float_ru(excess));
+__device__ __forceinline__ std::uint32_t Excess(T value, T largest) {
+  const T below = Negative(value);
+  const T above = Subtract(value, largest);
+  const T excess = IsLess(below, above) ? above : below;
+  const std::uint32_t bits = BitCast<std::uint32_t>(RoundUp(excess));
+  return IsLess(excess, T(0)) ? 0 : bits & 0x7fffffff;
+}
+
+/// The same in LossSums.
+double FromBits(std::uint32_t excess) {
+  const float value = BitCast<float>(excess);
+  return std::isnan(value) ? HUGE_VAL : value;
 }
 
 /// Takes ignored elements out, and measures what there is to warn of.
@@ -688,8 +703,8 @@ int RunPass(const Elements<T>& elements, double scale, T* grad, void* workspace,
   if (error == cudaSuccess) {
     sums->loss = total.loss;
     sums->valid = elements.count - total.ignored;
-    sums->target_excess = BitCast<float>(total.target_excess);
-    sums->weight_excess = BitCast<float>(total.weight_excess);
+    sums->target_excess = FromBits(total.target_excess);
+    sums->weight_excess = FromBits(total.weight_excess);
   }
   return error;
 }
