@@ -52,7 +52,7 @@ def pip(toolkit, monkeypatch):
             (site / name).parent.mkdir(parents=True, exist_ok=True)
             (site / name).touch()
 
-    monkeypatch.setattr(toolkit, "make_venv", make_venv)
+    monkeypatch.setattr("make_venv.make_venv", make_venv)
     return asked
 
 
