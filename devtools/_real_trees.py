@@ -8,7 +8,7 @@ import json
 from pathlib import Path
 
 import _download
-from _common import ROOT, run
+from _common import ROOT, output, run
 from fetch import SOURCE, alone_in
 
 KEPT = ROOT / "build" / "source"
@@ -64,7 +64,7 @@ def unpack(archive, folder):
     """Into FOLDER, without the one folder that all is in. The files become the user's own, or git
     would not answer in the trees that are repositories."""
     folder.mkdir(parents=True, exist_ok=True)
-    listed = run(["tar", "--list", "--file", archive], capture_output=True, text=True).stdout
+    listed = output(["tar", "--list", "--file", archive])
     tops = {line.partition("/")[0] for line in listed.splitlines()}
     strip = ["--strip-components=1"] if len(tops) == 1 else []
     run(["tar", "--extract", "--no-same-owner", *strip, "--file", archive], cwd=folder)

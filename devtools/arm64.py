@@ -8,9 +8,8 @@ machine's instruction sets with a fused multiply-add.
 
 import re
 import shutil
-import subprocess
 
-from _common import ROOT, Failure, program, run
+from _common import ROOT, Failure, output, program, run
 from exhaustive import FLAGS, KERNEL, compile_native_proof, compile_proof
 
 TARGET = "aarch64-linux-gnu"
@@ -38,12 +37,12 @@ def compile_kernel(folder):
 def check_is_vector_code(object_file):
     """Each function that multiplies and adds numbers one by one must do so in whole vectors, too,
     since the former is what is left over at a loop's end."""
-    names = run([f"{TARGET}-nm", "-u", object_file], stdout=subprocess.PIPE, text=True).stdout
+    names = output([f"{TARGET}-nm", "-u", object_file])
     called = set(names.split()) - {"U", "memcpy", "memset"}
     if called:
         raise Failure(f"{object_file.name} calls {', '.join(sorted(called))}")
     dump = [f"{TARGET}-objdump", "-d", "--no-show-raw-insn", object_file]
-    text = run(dump, stdout=subprocess.PIPE, text=True).stdout
+    text = output(dump)
     functions = 0
     for body in text.split("\n\n"):
         for scalar, vector in [("s", "4s"), ("d", "2d")]:
@@ -73,7 +72,7 @@ def compile_tests(folder, objects):
 
 def checksums(argv):
     """{(type, instruction set): checksum} of a proof, which must succeed."""
-    text = run([*argv, "--stride", STRIDE], stdout=subprocess.PIPE, text=True).stdout
+    text = output([*argv, "--stride", STRIDE])
     print(text, end="", flush=True)
     found = {}
     number = None

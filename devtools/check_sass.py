@@ -22,9 +22,9 @@ import tempfile
 from pathlib import Path
 
 import cuda_toolkit
-from _common import ROOT, Failure, program, run
+from _common import ROOT, Failure, output, program
 from _sass import read_ptxas, read_sass
-from make_venv import make_venv
+from make_venv import make_site
 
 SOURCE = ROOT / "src" / "caffe" / "util" / "weighted_sigmoid_loss.cu"
 DISASSEMBLER = ROOT / "build" / "cuda" / "nvdisasm"
@@ -116,7 +116,7 @@ def compile_kernels(nvcc, source, architecture, cubin, *flags):
     """Compile SOURCE for one GPU; return what ptxas says."""
     argv = [nvcc, "-std=c++11", "-O3", f"-I{ROOT / 'include'}", "-Xptxas", "-v", "-cubin"]
     argv += [f"-arch=sm_{architecture}", *flags, source, "-o", cubin]
-    return run(argv, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True).stdout
+    return output(argv, stderr=subprocess.STDOUT)
 
 
 def disassembler(toolkit):
@@ -126,11 +126,8 @@ def disassembler(toolkit):
     if found:
         return found
     version = max(OLDEST_DISASSEMBLER, tuple(map(int, toolkit.version.split("."))))
-    DISASSEMBLER.parent.mkdir(parents=True, exist_ok=True)
-    requirements = DISASSEMBLER.with_suffix(".txt")
-    requirements.write_text(f"nvidia-cuda-nvdisasm=={'.'.join(map(str, version))}.*\n")
-    make_venv(DISASSEMBLER, requirements)
-    nvdisasm = next(DISASSEMBLER.glob("lib/python3*/site-packages/nvidia/*/bin/nvdisasm"))
+    package = f"nvidia-cuda-nvdisasm=={'.'.join(map(str, version))}.*"
+    nvdisasm = next(make_site(DISASSEMBLER, [package]).glob("nvidia/*/bin/nvdisasm"))
     nvdisasm.chmod(0o755)
     return nvdisasm
 
@@ -138,7 +135,7 @@ def disassembler(toolkit):
 def demangle(kernels):
     """Name kernels as the source does, without namespaces and parameters."""
     names = "\n".join(kernel.name for kernel in kernels)
-    said = run(["c++filt"], input=names, stdout=subprocess.PIPE, text=True).stdout
+    said = output(["c++filt"], input=names)
     for kernel, name in zip(kernels, said.splitlines()):
         if found := re.search(r"(\w+(?:<[^()]*>)?)\(", name.replace("(anonymous namespace)", "")):
             kernel.name = found[1]
@@ -148,7 +145,7 @@ def read_kernels(toolkit, source, architecture, scratch, *flags):
     cubin = scratch / f"sm_{architecture}.cubin"
     kernels = {}
     read_ptxas(compile_kernels(toolkit.nvcc, source, architecture, cubin, *flags), kernels)
-    sass = run([disassembler(toolkit), "-c", cubin], stdout=subprocess.PIPE, text=True).stdout
+    sass = output([disassembler(toolkit), "-c", cubin])
     read_sass(sass, kernels)
     kernels = list(kernels.values())
     demangle(kernels)

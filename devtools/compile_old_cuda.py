@@ -13,7 +13,7 @@ from pathlib import Path
 from _common import ROOT, Failure, program, run
 from compile_cuda import caffe_headers, caffe_tree, sources
 from cuda_toolkit import link
-from make_venv import make_venv
+from make_venv import make_site
 
 FOLDER = ROOT / "build" / "cuda" / "old"
 VERSION = "11.8"
@@ -42,11 +42,7 @@ def find_clang():
 
 def find_cuda():
     """What clang takes for a toolkit, and the folders of headers that it does not find there."""
-    FOLDER.parent.mkdir(parents=True, exist_ok=True)
-    requirements = FOLDER.with_suffix(".txt")
-    requirements.write_text("".join(f"{package}\n" for package in PACKAGES))
-    make_venv(FOLDER, requirements)
-    nvidia = next(FOLDER.glob("lib/python3*/site-packages/nvidia"))
+    nvidia = make_site(FOLDER, PACKAGES) / "nvidia"
     # By this header clang tells the version.
     link(nvidia / "cuda_nvcc" / "include" / "cuda.h", nvidia / "cuda_runtime" / "include/cuda.h")
     return nvidia / "cuda_nvcc", [nvidia / "cuda_runtime" / "include", nvidia / "curand/include"]

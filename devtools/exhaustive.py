@@ -10,6 +10,7 @@ import argparse
 import platform
 
 from _common import ROOT, Failure, program, run
+from build import positive
 
 KERNEL = sorted((ROOT / "src" / "caffe" / "util").glob("weighted_sigmoid_loss*.cpp"))
 FLAGS = ["-std=c++11", "-O3", "-Wall", "-Wextra", f"-I{ROOT / 'include'}"]
@@ -33,10 +34,10 @@ def compile_native_proof(folder):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--stride", type=int, default=1, metavar="N", help="one score in N (1)")
+    parser.add_argument(
+        "--stride", type=positive, default=1, metavar="N", help="one score in N (1)"
+    )
     stride = parser.parse_args().stride
-    if stride < 1:
-        parser.error("argument --stride: must be at least 1")
     proof = compile_native_proof(ROOT / "build" / "exhaustive")
     status = run([proof, "--stride", stride], check=False).returncode
     if status != 0:

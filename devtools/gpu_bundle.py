@@ -12,14 +12,13 @@ import json
 import os
 import re
 import shutil
-import subprocess
 import sys
 import tarfile
 import tempfile
 from pathlib import Path
 
 import cuda_toolkit
-from _common import ROOT, Failure, program, run
+from _common import ROOT, Failure, output, program, run
 from _only_tests import only_tests
 from benchmarks import adapter_build
 from build import Build, add_jobs
@@ -93,7 +92,7 @@ def collect_libraries(binaries, folders, lib):
     path = ":".join(map(str, folders))
     environment = {**os.environ, "LD_LIBRARY_PATH": path}
     for binary in binaries:
-        said = run(["ldd", binary], env=environment, stdout=subprocess.PIPE, text=True).stdout
+        said = output(["ldd", binary], env=environment)
         for name, place in LOADED.findall(said):
             if LEFT_OUT.fullmatch(name) or (lib / name).exists():
                 continue
@@ -118,7 +117,7 @@ def add_pytest(folder):
 
 def add_repository(folder):
     """Its files as they are here."""
-    named = run(["git", "-C", ROOT, "ls-files", "-z"], stdout=subprocess.PIPE, text=True).stdout
+    named = output(["git", "-C", ROOT, "ls-files", "-z"])
     for name in named.split("\0"):
         if (ROOT / name).is_file():
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
@@ -129,7 +128,7 @@ def built_of(toolkit):
     """What was built of what, which reports on the other machine say."""
 
     def said(*argv):
-        return run(argv, stdout=subprocess.PIPE, text=True).stdout.strip()
+        return output(argv).strip()
 
     return {
         "commit": said("git", "-C", ROOT, "rev-parse", "HEAD"),

@@ -152,10 +152,9 @@ Result Compute(const Array<T>& scores, const Array<T>& targets,
   return Run<T>(elements, 1 / divisor, nullptr, to_grad);
 }
 
-/// A weight a channel, from a tensor of the scores' type.
+/// A weight per channel, from a tensor of the scores' type.
 template <typename T>
-std::vector<double> ReadWeights(std::uintptr_t address, std::size_t count) {
-  const T* const values = reinterpret_cast<const T*>(address);
+std::vector<double> ReadWeights(const T* values, std::size_t count) {
   const std::vector<double> read(values, values + count);
   for (const double value : read) {
     if (!(value >= 0 && std::isfinite(value))) {
@@ -167,35 +166,121 @@ std::vector<double> ReadWeights(std::uintptr_t address, std::size_t count) {
   return read;
 }
 
-/// The same of tensors, by the addresses of their contiguous memory, which the
-/// caller vouches for; 0 is for what is not there. Calls of a few microseconds
-/// matter here, and a NumPy array for each tensor would cost as many.
-template <typename T>
-Result ComputeAt(const Shape& shape, std::uintptr_t scores,
-                 std::uintptr_t targets, std::uintptr_t grad,
-                 std::uintptr_t losses, std::uintptr_t weight,
-                 const Shape& of_weight, std::uintptr_t pos_weight,
-                 std::size_t channels, std::size_t channel_inner,
-                 double normalizer) {
-  const std::vector<double> cls_weight =
-      pos_weight ? ReadWeights<T>(pos_weight, channels)
-                 : std::vector<double>(1, 1.);
-  const std::vector<double> neg_weight(cls_weight.size(), 1.);
-  kernel::Elements<T> elements = kernel::Elements<T>();
-  elements.count = std::accumulate(shape.begin(), shape.end(), std::size_t(1),
-                                   std::multiplies<std::size_t>());
-  elements.scores = reinterpret_cast<const T*>(scores);
-  elements.targets = reinterpret_cast<const T*>(targets);
-  elements.channel = AxisOf(cls_weight.size(), channel_inner, elements.count);
-  elements.cls_weight = cls_weight.data();
-  elements.neg_weight = neg_weight.data();
-  if (weight) {
-    elements.weight =
-        WeightsOf(reinterpret_cast<const T*>(weight), of_weight, shape);
+/// The arguments of a call by CPython's own convention: some 2 us less than
+/// pybind11's, which matters to small tensors.
+class Arguments {
+ public:
+  Arguments(PyObject* const* values, Py_ssize_t count)
+      : values_(values), count_(count) {}
+
+  bool Has(int position) const { return position < count_; }
+
+  std::size_t Number(int position) const {
+    const std::size_t value = PyLong_AsSize_t(Value(position));
+    if (PyErr_Occurred()) {
+      throw py::error_already_set();
+    }
+    return value;
   }
-  const py::gil_scoped_release released;
-  return Run(elements, 1 / normalizer, reinterpret_cast<T*>(losses),
-             reinterpret_cast<T*>(grad));
+
+  Shape Sizes(int position) const {
+    return py::cast<Shape>(py::handle(Value(position)));
+  }
+
+  /// The memory of a tensor, by its address; NULL where 0 says there is none.
+  template <typename T>
+  T* Memory(int position) const {
+    return reinterpret_cast<T*>(Number(position));
+  }
+
+ private:
+  PyObject* Value(int position) const {
+    Require(Has(position), "an argument is missing");
+    return values_[position];
+  }
+
+  PyObject* const* values_;
+  Py_ssize_t count_;
+};
+
+enum Reduction { kNone, kMean, kSum };
+
+template <typename T>
+std::uint64_t ComputeAt(const Arguments& given) {
+  kernel::Elements<T> elements = kernel::Elements<T>();
+  elements.count = given.Number(0);
+  const std::size_t reduction = given.Number(1);
+  elements.scores = given.Memory<const T>(2);
+  elements.targets = given.Memory<const T>(3);
+  T* const loss = given.Memory<T>(4);
+  T* const grad = given.Memory<T>(5);
+  const T* const pos_weight = given.Memory<const T>(6);
+  const T* const weight = given.Memory<const T>(7);
+  Require(elements.count == 0 || (elements.scores && elements.targets),
+          "a tensor has no memory");
+  Require(loss || (reduction == kNone && elements.count == 0),
+          "the result has no memory");
+
+  const double one = 1;
+  elements.cls_weight = elements.neg_weight = &one;
+  std::vector<double> cls_weight, neg_weight;
+  if (pos_weight) {
+    const std::size_t channels = given.Number(8);
+    elements.channel = AxisOf(channels, given.Number(9), elements.count);
+    cls_weight = ReadWeights(pos_weight, channels);
+    neg_weight.assign(channels, 1.);
+    elements.cls_weight = cls_weight.data();
+    elements.neg_weight = neg_weight.data();
+  }
+  if (given.Has(10) && elements.count > 0) {
+    Require(weight, "a tensor has no memory");
+    elements.weight = WeightsOf(weight, given.Sizes(11), given.Sizes(10));
+  }
+
+  const double divisor = reduction == kMean ? elements.count : 1.;
+  Result result;
+  {
+    const py::gil_scoped_release released;
+    result = Run(elements, elements.count ? 1 / divisor : 1.,
+                 reduction == kNone ? loss : static_cast<T*>(NULL), grad);
+  }
+  const std::uint64_t bad_weights = std::get<2>(result);
+  if (bad_weights > 0) {
+    throw std::invalid_argument(
+        "weight: " + std::to_string(bad_weights) + " of " +
+        std::to_string(elements.count) +
+        " elements have a weight that is negative or not finite");
+  }
+  if (reduction != kNone) {
+    *loss = elements.count || reduction == kSum ? std::get<0>(result) : NAN;
+  }
+  return std::get<1>(result);
+}
+
+template <typename T>
+PyObject* CallComputeAt(PyObject*, PyObject* const* values, Py_ssize_t count) {
+  try {
+    return PyLong_FromUnsignedLongLong(ComputeAt<T>(Arguments(values, count)));
+  } catch (py::error_already_set& error) {
+    error.restore();
+  } catch (const std::invalid_argument& error) {
+    PyErr_SetString(PyExc_ValueError, error.what());
+  } catch (const std::exception& error) {
+    PyErr_SetString(PyExc_RuntimeError, error.what());
+  }
+  return NULL;
+}
+
+template <typename T>
+PyMethodDef DefinitionAt(const char* name) {
+  const auto function = CallComputeAt<T>;
+  return {
+      name,
+      reinterpret_cast<PyCFunction>(reinterpret_cast<void (*)()>(+function)),
+      METH_FASTCALL,
+      "The loss of tensors, by the addresses of their contiguous memory, "
+      "which the caller vouches for; 0 is for what is not there. _kernel.pyi "
+      "has the arguments. Returns how many targets are outside [0, 1]."};
 }
 
 template <typename T>
@@ -213,8 +298,12 @@ PYBIND11_MODULE(_kernel, module) {
   module.doc() = "The kernel of the loss; weighted_sigmoid_loss is its face.";
   Define<float>(&module);
   Define<double>(&module);
-  module.def("compute_float32_at", ComputeAt<float>);
-  module.def("compute_float64_at", ComputeAt<double>);
+  static PyMethodDef of_tensors[] = {DefinitionAt<float>("compute_float32_at"),
+                                     DefinitionAt<double>("compute_float64_at"),
+                                     {NULL, NULL, 0, NULL}};
+  if (PyModule_AddFunctions(module.ptr(), of_tensors) != 0) {
+    throw py::error_already_set();
+  }
   module.def(
       "instruction_set", [] { return kernel::BestLoops<float>().name; },
       "The instruction set in use: avx512, avx2 or baseline.");

@@ -124,3 +124,9 @@ def run(argv, check=True, quiet=False, remedy="", **keywords):
             if "No space left on device" in done.stdout:
                 remedy = "the disk is full"
     raise Failure(f"{what}; {remedy}" if remedy else what)
+
+
+def output(argv, **keywords):
+    """What the command prints, as text; it must succeed."""
+    keywords.update(stdout=subprocess.PIPE, universal_newlines=True)
+    return run(argv, **keywords).stdout

@@ -18,8 +18,8 @@ import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
-from _common import ROOT, Failure, program, run
-from make_venv import make_venv
+from _common import ROOT, Failure, output, program
+from make_venv import make_site
 
 WHEELS = ROOT / "build" / "cuda" / "wheels"
 # The version that is installed where the machine has no nvcc: the one that CI builds with.
@@ -127,13 +127,8 @@ def install(version, parts, wheels):
             "and later: install it from where that CUDA came from"
         )
     print(f"cuda_toolkit: {names} for CUDA {version} from PyPI, in {wheels}", flush=True)
-    wheels.parent.mkdir(parents=True, exist_ok=True)
-    requirements = wheels.parent / "wheels.txt"
-    lines = [part.package.format(version=version, major=major) for part in parts]
-    requirements.write_text("".join(f"{line}\n" for line in lines))
-    make_venv(wheels, requirements)
-    sites = wheels.glob("lib/python3*/site-packages")
-    prefixes = [path.parent for site in sites for path in package_folders(site)]
+    site = make_site(wheels, [part.package.format(version=version, major=major) for part in parts])
+    prefixes = [path.parent for path in package_folders(site)]
     for prefix in prefixes:
         complete(prefix)
     return prefixes
@@ -226,7 +221,7 @@ def environment(binary):
 
 def unresolved(binary):
     """The names of the shared libraries that a program or library does not find."""
-    said = run(["ldd", binary], stdout=subprocess.PIPE, text=True).stdout
+    said = output(["ldd", binary])
     return list(dict.fromkeys(re.findall(r"^\s+(\S+) => not found", said, re.MULTILINE)))
 
 

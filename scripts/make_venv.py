@@ -46,6 +46,15 @@ def make_venv(folder, requirements=None, python=PYTHON):
     return inside
 
 
+def make_site(folder, packages):
+    """The folder of the modules of an environment of these packages, which are for pip to name."""
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    requirements = folder.with_suffix(".txt")
+    requirements.write_text("".join(f"{package}\n" for package in packages))
+    make_venv(folder, requirements)
+    return next(folder.glob("lib/python3*/site-packages"))
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("folder", type=Path, metavar="DIR")

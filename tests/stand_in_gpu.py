@@ -2,6 +2,8 @@
 
 import subprocess
 
+from stand_in_program import shell
+
 NAME = "Made-up GPU"
 MEMORY = 80 << 30
 
@@ -28,6 +30,5 @@ def driver(folder, count=1, init=0, memory=MEMORY):
     values = {"COUNT": count, "INIT": init, "MEMORY": f"{memory}ull", "NAME": f'"{NAME}"'}
     argv = ["gcc", "-shared", "-fPIC", *(f"-D{name}={value}" for name, value in values.items())]
     subprocess.run([*argv, folder / "driver.c", "-o", folder / "libcuda.so.1"], check=True)
-    (folder / "nvidia-smi").write_text("#!/bin/sh\necho 580.95.05; echo 580.95.05\n")
-    (folder / "nvidia-smi").chmod(0o755)
+    shell(folder / "nvidia-smi", "echo 580.95.05; echo 580.95.05")
     return {"LD_LIBRARY_PATH": str(folder), "PATH": f"{folder}:/usr/bin:/bin"}

@@ -9,6 +9,7 @@ from collections import namedtuple
 from pathlib import Path
 
 import pytest
+from stand_in_program import shell
 
 import build
 import make_venv
@@ -17,12 +18,6 @@ from _common import Failure
 ROOT = Path(__file__).resolve().parent.parent
 PYTHON = "/usr/bin/python3"
 LAYER = "src/caffe/layers/sigmoid_cross_entropy_weight_loss_layer.cpp"
-
-
-def script(path, text):
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(f"#!/bin/sh\n{text}\n")
-    path.chmod(0o755)
 
 
 @pytest.fixture
@@ -40,7 +35,7 @@ def decoy(tmp_path, monkeypatch):
         "c++",
         "h5cc",
     ):
-        script(prefix / "bin" / name, f"echo decoy {name} >&2; exit 1")
+        shell(prefix / "bin" / name, f"echo decoy {name} >&2; exit 1")
     for name in ("include/python3.99/Python.h", "include/google/protobuf/message.h"):
         (prefix / name).parent.mkdir(parents=True, exist_ok=True)
         (prefix / name).write_text("#error decoy\n")
@@ -113,11 +108,11 @@ def fake(tmp_path, monkeypatch):
     tools = tmp_path / "tools"
     monkeypatch.setattr(build, "PATH", f"{tools}:{build.PATH}")
     # cmake is called to configure, and to install: `cmake --install DIR --prefix PREFIX`.
-    script(
+    shell(
         tools / "cmake",
         'case "$1" in --install) mkdir -p "$4"; echo whole > "$4/file" ;; *) mkdir -p "$4" ;; esac',
     )
-    script(tools / "ninja", "echo '[1/1] Linking libcaffe.so'")
+    shell(tools / "ninja", "echo '[1/1] Linking libcaffe.so'")
     return tools
 
 
@@ -160,7 +155,7 @@ def test_new_source_file_is_configured(small, capsys):
     ],
 )
 def test_compiler_fails(small, fake, capsys, said, cause):
-    script(fake / "ninja", f'echo "FAILED: a.o"; echo "{said}"; exit 1')
+    shell(fake / "ninja", f'echo "FAILED: a.o"; echo "{said}"; exit 1')
     with pytest.raises(Failure, match=cause) as stopped:
         steps(small)
     assert stopped.value.status == 1
@@ -171,16 +166,16 @@ def test_compiler_fails(small, fake, capsys, said, cause):
 
 def test_interrupted_installation_is_not_taken_for_one(small, fake):
     whole = (fake / "cmake").read_text()
-    script(fake / "cmake", whole + 'case "$1" in --install) echo half > "$4/file"; exit 1 ;; esac')
+    shell(fake / "cmake", whole + 'case "$1" in --install) echo half > "$4/file"; exit 1 ;; esac')
     with pytest.raises(Failure):
         steps(small)
     assert not small.install.exists()
-    script(fake / "cmake", whole)
+    shell(fake / "cmake", whole)
     steps(small)
     assert (small.install / "file").read_text() == "whole\n"
     # And the next one, which replaces it, leaves it in place until it is whole itself.
     (small.tree / "python" / "a.py").write_text("changed\n")
-    script(fake / "cmake", whole + 'case "$1" in --install) echo half > "$4/file"; exit 1 ;; esac')
+    shell(fake / "cmake", whole + 'case "$1" in --install) echo half > "$4/file"; exit 1 ;; esac')
     with pytest.raises(Failure):
         steps(small)
     assert (small.install / "file").read_text() == "whole\n"
@@ -236,9 +231,7 @@ def test_environment_is_made_anew_where_it_is_not_whole(tmp_path):
 
 def test_no_venv_module(tmp_path):
     python = tmp_path / "python3"
-    script(
-        python, 'case "$*" in *venv*) echo "No module named venv" >&2; exit 1 ;; esac; echo 3.11'
-    )
+    shell(python, 'case "$*" in *venv*) echo "No module named venv" >&2; exit 1 ;; esac; echo 3.11')
     with pytest.raises(Failure, match="apt-get install python3-venv"):
         make_venv.make_venv(tmp_path / "venv", python=python)
     assert not (tmp_path / "venv" / make_venv.STAMP).exists()

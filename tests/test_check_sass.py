@@ -165,7 +165,7 @@ def test_the_disassembler_is_no_older_than_the_compiler(check, monkeypatch, tmp_
         program.parent.mkdir(parents=True)
         program.touch()
 
-    monkeypatch.setattr(check, "make_venv", make_venv)
+    monkeypatch.setattr("make_venv.make_venv", make_venv)
     monkeypatch.setattr(check, "DISASSEMBLER", tmp_path / "nvdisasm")
     monkeypatch.setattr(check.shutil, "which", lambda name: None)
     toolkit = check.cuda_toolkit.Toolkit(tmp_path / "nvcc", own, [])

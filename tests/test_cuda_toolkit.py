@@ -6,13 +6,14 @@ import shutil
 from pathlib import Path
 
 import pytest
+from stand_in_program import shell
 
 from _common import Failure
 
 ROOT = Path(__file__).resolve().parent.parent
 KNOWN = {75, 80, 86, 89, 90, 100, 103, 110, 120, 121}
 # An nvcc that finds every library but those that $LACKS names.
-NVCC = """#!/bin/sh
+NVCC = """\
 case "$*" in
 *--version*) echo "Cuda compilation tools, release {version}, V{version}.88"; exit 0 ;;
 esac
@@ -31,8 +32,7 @@ def toolkit(monkeypatch):
 def fake_nvcc(tmp_path, monkeypatch):
     def make(version="13.0", lacks=""):
         path = tmp_path / "nvcc"
-        path.write_text(NVCC.format(version=version))
-        path.chmod(0o755)
+        shell(path, NVCC.format(version=version))
         monkeypatch.setenv("CUDACXX", str(path))
         monkeypatch.setenv("LACKS", lacks)
         return path
@@ -52,7 +52,7 @@ def pip(toolkit, monkeypatch):
             (site / name).parent.mkdir(parents=True, exist_ok=True)
             (site / name).touch()
 
-    monkeypatch.setattr(toolkit, "make_venv", make_venv)
+    monkeypatch.setattr("make_venv.make_venv", make_venv)
     return asked
 
 
@@ -200,12 +200,8 @@ def test_installed_programs_find_the_packages(toolkit, monkeypatch, tmp_path):
 def needs(toolkit, tmp_path, monkeypatch):
     """A program that ldd says to lack a library; the folders to look in are made up."""
     ldd = tmp_path / "bin" / "ldd"
-    ldd.parent.mkdir()
-    ldd.write_text(
-        "#!/bin/sh\necho '\tlibm.so.6 => /lib/libm.so.6 (0x7f)'\n"
-        "echo '\tlibmade_up.so.1 => not found'\n"
-    )
-    ldd.chmod(0o755)
+    lines = ["\tlibm.so.6 => /lib/libm.so.6 (0x7f)", "\tlibmade_up.so.1 => not found"]
+    shell(ldd, "\n".join(f"echo '{line}'" for line in lines))
     monkeypatch.setenv("PATH", f"{ldd.parent}:/usr/bin:/bin")
     monkeypatch.delenv("LD_LIBRARY_PATH", raising=False)
     monkeypatch.setattr(toolkit, "WHEELS", tmp_path / "wheels")

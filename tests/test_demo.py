@@ -8,6 +8,7 @@ import subprocess
 import time
 
 import pytest
+from stand_in_program import shell
 
 DEMO = "examples.fashion_mnist"
 RUNS = 3
@@ -69,20 +70,14 @@ def test_figures_can_be_recomputed_from_the_models(run_example, finished):
     assert "recomputed from 3 models; largest difference 0" in done.stdout
 
 
-def test_recomputing_finds_a_wrong_figure(run_example, copied):
+@pytest.mark.parametrize(
+    ("part", "scheme", "figure"),
+    [("results", "ratio", "f1"), ("calibration", "ratio_calibrated", "ece")],
+)
+def test_recomputing_finds_a_wrong_figure(run_example, copied, part, scheme, figure):
     path = copied / "report.json"
     report = json.loads(path.read_text(encoding="utf-8"))
-    report["results"]["ratio"]["seeds"]["1"]["mean"]["f1"] += 0.01
-    path.write_text(json.dumps(report))
-    done = run_example(f"{DEMO}.evaluate", path)
-    assert done.returncode == 1
-    assert "largest difference 0.01" in done.stdout
-
-
-def test_recomputing_finds_a_wrong_calibration(run_example, copied):
-    path = copied / "report.json"
-    report = json.loads(path.read_text(encoding="utf-8"))
-    report["calibration"]["ratio_calibrated"]["seeds"]["1"]["mean"]["ece"] += 0.01
+    report[part][scheme]["seeds"]["1"]["mean"][figure] += 0.01
     path.write_text(json.dumps(report))
     done = run_example(f"{DEMO}.evaluate", path)
     assert done.returncode == 1
@@ -171,12 +166,8 @@ def test_missing_caffe_is_wrong_input(run_example, tmp_path):
 def test_failed_training_says_why(run_example, copied, caffe_install, tmp_path):
     """A Caffe whose program dies: its own fatal line is shown, and no model is left behind."""
     install = shutil.copytree(caffe_install, tmp_path / "install", symlinks=True)
-    program = install / "bin" / "caffe"
-    program.unlink()
-    program.write_text(
-        "#!/bin/sh\necho 'F1227 09:00:00 1 a.cpp:1] Check failed: no' >&2\nexit 134\n"
-    )
-    program.chmod(0o755)
+    said = "F1227 09:00:00 1 a.cpp:1] Check failed: no"
+    shell(install / "bin" / "caffe", f"echo '{said}' >&2\nexit 134")
     done = run_example(DEMO, *ARGUMENTS[:-1], "20", "--output", copied, install=install)
     assert done.returncode == 1
     assert "caffe train failed: Check failed: no" in done.stderr.splitlines()[-1]

@@ -6,6 +6,7 @@ import tarfile
 from pathlib import Path
 
 import pytest
+from stand_in_program import shell
 
 import _only_tests
 import gpu_bundle
@@ -17,10 +18,8 @@ ROOT = Path(__file__).resolve().parent.parent
 
 def test_libraries_that_are_carried(tmp_path, monkeypatch):
     def says(*lines):
-        (tmp_path / "ldd").write_text(
-            "#!/bin/sh\ncat <<END\n{}\nEND\n".format("\n".join(f"\t{line}" for line in lines))
-        )
-        (tmp_path / "ldd").chmod(0o755)
+        printed = "\n".join(f"\t{line}" for line in lines)
+        shell(tmp_path / "ldd", f"cat <<END\n{printed}\nEND")
 
     lib = tmp_path / "lib"
     lib.mkdir()

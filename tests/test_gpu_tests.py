@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 import stand_in_gpu
+from stand_in_program import shell
 
 ROOT = Path(__file__).resolve().parent.parent
 TYPED = "[----------] 1 test from {0}/2, where TypeParam = caffe::GPUDevice<float>"
@@ -54,12 +55,6 @@ echo "========= ERROR SUMMARY: $SANITIZER errors"
 """
 
 
-def write(path, text):
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(f"#!/bin/sh\n{text}\n")
-    path.chmod(0o755)
-
-
 @pytest.fixture
 def tree(tmp_path):
     """A copy of the repository with build/cuda."""
@@ -70,13 +65,13 @@ def tree(tmp_path):
         shutil.copy(ROOT / name, tree / name)
     cuda = tree / "build" / "cuda"
     (cuda / "demo").mkdir(parents=True)
-    write(cuda / "install" / "bin" / "caffe", CAFFE.format(off=1e-6))
+    shell(cuda / "install" / "bin" / "caffe", CAFFE.format(off=1e-6))
     # What ldd reads has to be a program.
-    write(cuda / "ldd" / "ldd", "exit 0")
-    write(cuda / "cmake" / "caffe" / "test" / "test.testbin", gtest())
-    write(cuda / "cmake" / "tests" / "golden", "echo 27 golden cases, 0 failures")
-    write(cuda / "cmake" / "tests" / "device", 'echo "$*: 0 differ"')
-    write(cuda / "cmake" / "tests" / "nccl", TRAIN.format(off=0, gpu=0))
+    shell(cuda / "ldd" / "ldd", "exit 0")
+    shell(cuda / "cmake" / "caffe" / "test" / "test.testbin", gtest())
+    shell(cuda / "cmake" / "tests" / "golden", "echo 27 golden cases, 0 failures")
+    shell(cuda / "cmake" / "tests" / "device", 'echo "$*: 0 differ"')
+    shell(cuda / "cmake" / "tests" / "nccl", TRAIN.format(off=0, gpu=0))
     return tree
 
 
@@ -105,7 +100,7 @@ def outcome(case):
 
 
 def test_every_check_passes(runtest, tree, tmp_path):
-    write(tree / "build" / "cuda" / "ldd" / "compute-sanitizer", SANITIZER)
+    shell(tree / "build" / "cuda" / "ldd" / "compute-sanitizer", SANITIZER)
     status, outcomes, said = runtest(SANITIZER="0")
     assert status == 0, said
     assert set(outcomes.values()) == {"passed"}
@@ -138,7 +133,7 @@ def test_every_check_passes(runtest, tree, tmp_path):
     ],
 )
 def test_failure_counts(runtest, tree, program, text, test, words):
-    write(tree / "build" / "cuda" / "cmake" / program, text)
+    shell(tree / "build" / "cuda" / "cmake" / program, text)
     status, outcomes, said = runtest(f"-k 'golden or {test}'")
     assert status == 1
     assert words in said
@@ -147,7 +142,7 @@ def test_failure_counts(runtest, tree, program, text, test, words):
 
 
 def test_what_cannot_be_told_is_skipped(runtest, tree):
-    write(tree / "build" / "cuda" / "cmake" / "tests" / "device", "echo too little memory; exit 3")
+    shell(tree / "build" / "cuda" / "cmake" / "tests" / "device", "echo too little memory; exit 3")
     status, outcomes, said = runtest("-k 'golden or large'")
     assert (status, outcomes["test_proof[large]"]) == (0, "skipped")
     assert "too little memory" in said
@@ -157,7 +152,7 @@ def test_what_cannot_be_told_is_skipped(runtest, tree):
 
 @pytest.mark.parametrize(("said", "expected"), [("2", "failure"), ("none", "skipped")])
 def test_sanitizer(runtest, tree, said, expected):
-    write(tree / "build" / "cuda" / "ldd" / "compute-sanitizer", SANITIZER)
+    shell(tree / "build" / "cuda" / "ldd" / "compute-sanitizer", SANITIZER)
     assert runtest("-k racecheck", SANITIZER=said)[1] == {"test_sanitizer[racecheck]": expected}
 
 

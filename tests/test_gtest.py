@@ -1,6 +1,7 @@
 """Running a program of GoogleTest's: what counts as passed, and what is told of the rest."""
 
 import pytest
+from stand_in_program import shell
 
 import _gtest
 
@@ -25,8 +26,7 @@ def run(tmp_path):
 
     def run(text, ending="exit 0"):
         program = tmp_path / "tests"
-        program.write_text(f"#!/bin/sh\ncat <<'END'\n{text}END\n{ending}\n")
-        program.chmod(0o755)
+        shell(program, f"cat <<'END'\n{text}END\n{ending}")
         return _gtest.run_gtest(program, tmp_path / "log")
 
     return run

@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from stand_in_program import shell
 
 import install_packages
 from _common import Failure
@@ -32,9 +33,7 @@ class Machine:
         self.user(0)
 
     def program(self, name, body):
-        path = self.folder / name
-        path.write_text(f"#!/bin/sh\necho {name} $* >> {self.log_file}\n{body}\n")
-        path.chmod(0o755)
+        shell(self.folder / name, f"echo {name} $* >> {self.log_file}\n{body}")
 
     def user(self, number):
         self.monkeypatch.setattr(os, "geteuid", lambda: number)

@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from stand_in_program import shell
 
 from weighted_loss_tools import __main__
 
@@ -37,9 +38,7 @@ def test_empty_environment(launcher, tmp_path):
 def test_other_pythons_and_their_modules(launcher, tmp_path):
     """pyenv or conda first on PATH, and variables that lead Python elsewhere."""
     for name in ("python", "python3", "python3.12"):
-        decoy = tmp_path / name
-        decoy.write_text("#!/bin/sh\nexit 3\n")
-        decoy.chmod(0o755)
+        shell(tmp_path / name, "exit 3")
     for name in ("caffe", "numpy", "weighted_loss_tools", "weighted_sigmoid_loss", "argparse"):
         (tmp_path / f"{name}.py").write_text(f"raise SystemExit('the wrong {name}')\n")
     assert migrated(

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import stand_in_gpu
+from stand_in_program import shell
 
 import _gpu
 from _common import Failure
@@ -48,7 +49,6 @@ def test_machine_without_a_driver(monkeypatch):
 
 @pytest.mark.parametrize("script", ["echo it has failed; exit 9", "true"])
 def test_driver_whose_version_is_unknown(tmp_path, monkeypatch, script):
-    (tmp_path / "nvidia-smi").write_text(f"#!/bin/sh\n{script}\n")
-    (tmp_path / "nvidia-smi").chmod(0o755)
+    shell(tmp_path / "nvidia-smi", script)
     monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
     assert _gpu.driver_version() == "unknown"

@@ -5,6 +5,7 @@ import subprocess
 import sys
 
 import pytest
+from stand_in_program import shell
 
 import build
 import sanitize
@@ -63,13 +64,11 @@ def run(tmp_path, monkeypatch, capsys):
     """Runs sanitize.py on a shell script instead of the tests; returns status and output."""
     monkeypatch.setattr("sys.argv", ["sanitize.py"])
     one = build.Build("cpu", 1, tmp_path / "sanitize")
-    one.tests.parent.mkdir(parents=True)
-    one.tree.mkdir()
+    one.tree.mkdir(parents=True)
     monkeypatch.setattr(sanitize, "build_tests", lambda jobs: one)
 
     def run(text):
-        one.tests.write_text(f"#!/bin/sh\n{text}")
-        one.tests.chmod(0o755)
+        shell(one.tests, text)
         try:
             sanitize.main()
         except Failure as failure:

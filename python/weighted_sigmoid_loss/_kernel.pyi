@@ -19,19 +19,20 @@ def compute(
     normalizer: float | None,
 ) -> tuple[float, int, int]: ...
 def compute_float32_at(
-    shape: Sequence[int],
+    count: int,
+    reduction: int,  # 0: none, 1: mean, 2: sum
     scores: int,
     targets: int,
+    loss: int,  # one value; for the reduction "none" count of them
     grad: int,
-    losses: int,
-    weight: int,
-    of_weight: Sequence[int],
     pos_weight: int,
-    channels: int,
+    weight: int,
+    channels: int,  # how many values pos_weight has
     channel_inner: int,
-    normalizer: float,
+    shape: Sequence[int] = ...,  # where there is a weight
+    of_weight: Sequence[int] = ...,  # as many axes as shape, each as long or 1
     /,
-) -> tuple[float, int, int]: ...
+) -> int: ...
 
 compute_float64_at = compute_float32_at
 

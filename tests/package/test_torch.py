@@ -1,10 +1,6 @@
 """weighted_sigmoid_loss.torch in place of BCEWithLogitsLoss, against PyTorch in double."""
 
 import gc
-import os
-import subprocess
-import sys
-import textwrap
 
 import numpy as np
 import pytest
@@ -12,6 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 torch = pytest.importorskip("torch")
+
+from programs import run  # noqa: E402
 
 from weighted_sigmoid_loss import torch as ours  # noqa: E402
 
@@ -212,13 +210,6 @@ def test_input_changed_before_backward():
         loss.backward()
 
 
-def test_double_backward_is_an_error():
-    x = torch.zeros(3, requires_grad=True)
-    (grad,) = torch.autograd.grad(LOSS(x, torch.zeros(3)), x, create_graph=True)
-    with pytest.raises(RuntimeError, match="has no second derivative"):
-        grad.sum().backward()
-
-
 def test_memory_is_let_go_after_backward():
     """A loss that is kept, for a log, keeps no gradient and no scores."""
     import weakref
@@ -245,14 +236,12 @@ def test_empty():
 
 
 X = torch.zeros((4, 3))
-LEAF = torch.ones(3, requires_grad=True)
 WRONG = [
     (TypeError, "input: need a tensor", {"input": X.numpy()}),
-    (TypeError, "input: need float32 or float64", {"input": X.half(), "target": X.half()}),
-    (TypeError, "input: need float32 or float64", {"input": X.bfloat16(), "target": X.bfloat16()}),
-    (TypeError, "input: need float32 or float64", {"input": X.long(), "target": X.long()}),
-    (TypeError, "target: need the input's torch.float32", {"target": X.double()}),
-    (TypeError, "weight: need the input's torch.float32", {"weight": X.double()}),
+    (TypeError, "input: need float32, float64, bfloat16", {"input": X.long()}),
+    (TypeError, "target: need float32, float64, bfloat16", {"target": X.long()}),
+    (TypeError, "target: need float32, float64, bfloat16", {"target": X.bool()}),
+    (TypeError, "weight: need real numbers", {"weight": X.cfloat()}),
     (TypeError, "pos_weight: need a tensor", {"pos_weight": 100}),
     # No CUDA is here: this is another device, too.
     (ValueError, "input: need a dense tensor on the CPU, .* meta", {"input": X.to("meta")}),
@@ -266,8 +255,6 @@ WRONG = [
     (ValueError, "weight: 4 of 12", {"weight": torch.tensor([1.0, -1.0, 1.0])}),
     (ValueError, "weight: 4 of 12", {"weight": torch.tensor([1.0, float("nan"), 1.0])}),
     (ValueError, "reduction: need one of", {"reduction": "average"}),
-    (ValueError, "target: only the input has a gradient", {"target": X + LEAF}),
-    (ValueError, "pos_weight: only the input has a gradient", {"pos_weight": LEAF}),
 ]
 
 
@@ -278,7 +265,7 @@ def test_wrong_input(error, words, wrong):
 
 
 def test_targets_outside_are_warned_of():
-    with pytest.warns(UserWarning, match="1 of 12 targets are outside"):
+    with pytest.warns(UserWarning, match=r"targets outside \[0, 1\]"):
         LOSS(X, X.index_put((torch.tensor(1), torch.tensor(2)), torch.tensor(255.0)))
 
 
@@ -373,21 +360,6 @@ def work(rank, path):
 if __name__ == "__main__":
     torch.multiprocessing.spawn(work, args=(sys.argv[1],), nprocs=2)
 """
-
-
-def run(tmp_path, program, *arguments):
-    """A file of its own, since spawned processes import it; two threads."""
-    file = tmp_path / "program.py"
-    file.write_text(textwrap.dedent(program))
-    kept = {k: v for k, v in os.environ.items() if k != "PYTHONPATH"}
-    done = subprocess.run(
-        [sys.executable, file, *map(str, arguments)],
-        env={**kept, "OMP_NUM_THREADS": "2"},
-        text=True,
-        capture_output=True,
-        timeout=120,
-    )
-    assert done.returncode == 0, done.stderr
 
 
 @pytest.mark.parametrize("order", sorted(IMPORTS))

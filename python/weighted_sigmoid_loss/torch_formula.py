@@ -1,0 +1,41 @@
+"""The loss and its gradient made of PyTorch's own functions: for tensors without memory to read
+(fake ones, subclasses), transforms (torch.func, forward mode, tracing) and further derivatives.
+
+Neither subtracts numbers that are nearly equal, so that digits are kept here, too.
+"""
+
+from __future__ import annotations
+
+from torch import Tensor
+from torch.nn.functional import logsigmoid
+
+
+def loss(
+    input: Tensor,
+    target: Tensor,
+    weight: Tensor | None,
+    pos_weight: Tensor | None,
+    reduction: str,
+) -> Tensor:
+    positive = target if pos_weight is None else pos_weight * target
+    losses = -(positive * logsigmoid(input) + (1 - target) * logsigmoid(-input))
+    if weight is not None:
+        losses = losses * weight
+    if reduction == "none":
+        return losses
+    return losses.mean() if reduction == "mean" else losses.sum()
+
+
+def gradient(
+    input: Tensor,
+    target: Tensor,
+    weight: Tensor | None,
+    pos_weight: Tensor | None,
+    reduction: str,
+) -> Tensor:
+    """That of the loss, or of each loss, with respect to its own score."""
+    positive = target if pos_weight is None else pos_weight * target
+    grad = (1 - target) * input.sigmoid() - positive * (-input).sigmoid()
+    if weight is not None:
+        grad = grad * weight
+    return grad / input.numel() if reduction == "mean" else grad
