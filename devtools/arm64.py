@@ -35,8 +35,8 @@ def compile_kernel(folder):
 
 
 def check_is_vector_code(object_file):
-    """Each function that multiplies and adds numbers one by one must do so in whole vectors, too,
-    since the former is what is left over at a loop's end."""
+    """There is vector code, and where numbers are multiplied and added one by one, as at a loop's
+    end, the same function does so in whole vectors, too."""
     names = output([f"{TARGET}-nm", "-u", object_file])
     called = set(names.split()) - {"U", "memcpy", "memset"}
     if called:
@@ -46,12 +46,12 @@ def check_is_vector_code(object_file):
     functions = 0
     for body in text.split("\n\n"):
         for scalar, vector in [("s", "4s"), ("d", "2d")]:
-            if re.search(rf"\tfn?madd\t{scalar}\d", body):
-                functions += 1
-                if not re.search(rf"\tfmla\tv\d+\.{vector}", body):
-                    raise Failure(
-                        f"no vector code in {object_file.name}: {body.strip().splitlines()[0]}"
-                    )
+            is_vector = bool(re.search(rf"\tfml[as]\tv\d+\.{vector}", body))
+            functions += is_vector
+            if re.search(rf"\tfn?m(?:add|sub)\t{scalar}\d", body) and not is_vector:
+                raise Failure(
+                    f"no vector code in {object_file.name}: {body.strip().splitlines()[0]}"
+                )
     if not functions:
         raise Failure(f"{object_file.name} has no fused multiply-add")
     print(f"arm64: {object_file.name}: vector code in {functions} functions", flush=True)
