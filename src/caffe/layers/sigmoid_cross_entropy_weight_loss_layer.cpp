@@ -140,7 +140,7 @@ static weighted_sigmoid_loss::Axis KernelAxis(const Blob<Dtype>& blob,
                                               int axis) {
   return weighted_sigmoid_loss::Axis(
       blob.shape(axis),
-      std::max(1, blob.count(blob.CanonicalAxisIndex(axis) + 1)));
+      std::max<size_t>(1, blob.count(blob.CanonicalAxisIndex(axis) + 1)));
 }
 
 template <typename Dtype>
@@ -168,7 +168,7 @@ void SigmoidCrossEntropyWeightLossLayer<Dtype>::ReshapeBalance(
       return;
     case WeightLossParameter::BATCH:
       elements_.scope =
-          weighted_sigmoid_loss::Axis(1, std::max(1, scores.count()));
+          weighted_sigmoid_loss::Axis(1, std::max<size_t>(1, scores.count()));
       break;
     case WeightLossParameter::INSTANCE:
       elements_.scope = KernelAxis(scores, 0);

@@ -243,7 +243,7 @@ class SigmoidCrossEntropyWeightLossLayerTest
     const bool by_valid =
         param.has_normalization()
             ? param.normalization() == LossParameter_NormalizationMode_VALID
-            : param.normalize();
+            : param.has_normalize() && param.normalize();
     if (by_valid) {
       return std::max(valid, 1);
     }
@@ -756,7 +756,9 @@ class SigmoidCrossEntropyWeightLossNetTest : public MultiDeviceTest<TypeParam> {
   vector<Dtype> Gradient(const string& layers) {
     MakeNet(layers);
     Caffe::set_random_seed(1702);
-    net_->ForwardBackward();
+    // Up to rc3, Forward and ForwardBackward want an argument.
+    net_->ForwardFrom(0);
+    net_->Backward();
     return vector<Dtype>(WeightDiff(), WeightDiff() + 15);
   }
 
@@ -794,7 +796,7 @@ TYPED_TEST(SigmoidCrossEntropyWeightLossNetTest, TestPartialBackward) {
   const vector<typename TypeParam::Dtype> expected = this->Gradient("");
   this->MakeNet(this->WeightLoss(""));
   Caffe::set_random_seed(1702);
-  this->net_->Forward();
+  this->net_->ForwardFrom(0);
   const vector<string>& names = this->net_->layer_names();
   this->net_->BackwardFrom(std::find(names.begin(), names.end(), "euclidean") -
                            names.begin());
