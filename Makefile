@@ -38,7 +38,7 @@ EXAMPLE = PYTHONPATH=scripts:build/cpu/install/python $(VENV)/bin/python -m exam
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help demo edges runtest wheel bench exhaustive arm64 forks patch cuda cuda-check gpu-bundle sanitize lint clean
+.PHONY: help demo edges runtest wheel bench torch-check exhaustive arm64 forks patch cuda cuda-check gpu-bundle sanitize lint clean
 
 help: ## this list
 	@echo "Caffe with the layer SigmoidCrossEntropyWeightLoss"
@@ -61,7 +61,7 @@ edges: ## train on the edges of photographs with and without class_balance: buil
 
 runtest: ## run all tests: upstream's and ours, C++ and Python
 	$(REQUIRE_DEVICE)
-	$(PACKAGES) build demo test $(DEVICE_PACKAGES)
+	$(PACKAGES) build bench demo test $(DEVICE_PACKAGES)
 	$(PACKAGES) --optional parity
 	$(BUILD) $(CAFFE_OF_$(DEVICE)) --tests
 	$(PYTHON) scripts/runtest.py --device $(DEVICE) $(if $(OUTPUT),--output "$(OUTPUT)")
@@ -70,6 +70,12 @@ wheel: ## the Python package, which needs no Caffe: build/wheels
 	$(PACKAGES) build
 	$(PACKAGES) --optional parity
 	$(PYTHON) scripts/wheel.py
+
+torch-check: ## test the package with a current PyTorch, from PyPI: build/bench-venv
+	$(PACKAGES) build
+	$(PYTHON) scripts/make_venv.py build/bench-venv --requirements benchmarks/requirements.txt
+	$(PYTHON) scripts/wheel.py --install build/bench-venv/bin/python
+	build/bench-venv/bin/python -m pytest --quiet --override-ini=pythonpath= tests/package/test_torch*.py
 
 exhaustive: ## prove the elements' accuracy: all float scores, a billion double ones
 	$(PACKAGES) exhaustive
@@ -89,9 +95,9 @@ forks: ## build a real fork of Caffe with the layer, and run our C++ tests in it
 	$(PACKAGES) build forks
 	$(DEVTOOL) devtools/forks.py $(AT_A_TIME)
 
-bench: ## measure against NumPy, PyTorch, JAX and upstream's layer: build/bench
+bench: ## measure against C++, NumPy, PyTorch, JAX and upstream's layer: build/bench
 	$(REQUIRE_DEVICE)
-	$(PACKAGES) build $(DEVICE_PACKAGES)
+	$(PACKAGES) build bench $(DEVICE_PACKAGES)
 	$(BUILD) $(CAFFE_OF_$(DEVICE))
 ifeq ($(BUNDLED),)
 	$(PYTHON) scripts/make_venv.py build/bench-venv --requirements benchmarks/requirements.txt

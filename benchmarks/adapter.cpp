@@ -15,6 +15,7 @@
 #include "caffe/proto/caffe.pb.h"
 #include "caffe/syncedmem.hpp"
 #include "caffe/util/weighted_sigmoid_loss.hpp"
+#include "loops.hpp"
 #ifdef CPU_ONLY
 #include "on_cpu.hpp"
 #else
@@ -129,6 +130,28 @@ class KernelStep : public StepOnBlobs<T> {
   double loss_;
 };
 
+/// A loop of loops.hpp.
+template <typename T>
+class LoopStep : public StepOnBlobs<T> {
+ public:
+  LoopStep(LossLoop<T> loop, T cls_weight, const std::vector<int>& shape)
+      : StepOnBlobs<T>(shape, std::vector<int>()),
+        loop_(loop),
+        cls_weight_(cls_weight),
+        loss_(0) {}
+  void Run() override {
+    loss_ = loop_(this->scores_.cpu_data(), this->targets_.cpu_data(),
+                  this->scores_.count(), cls_weight_,
+                  this->scores_.mutable_cpu_diff());
+  }
+  double loss() const override { return loss_; }
+
+ private:
+  const LossLoop<T> loop_;
+  const T cls_weight_;
+  double loss_;
+};
+
 /// What the layer's text describes, computed in the way of that name.
 template <typename T>
 Step* NewStep(const std::string& way, const std::string& layer,
@@ -144,9 +167,12 @@ Step* NewStep(const std::string& way, const std::string& layer,
   if (way == "layer") {
     return new LayerStep<T>(param, shape, weight_shape);
   }
-  return new KernelStep<T>(
-      param.sigmoid_cross_entropy_weight_loss_param().cls_weight(0),
-      way == "one pass", shape);
+  const double cls_weight =
+      param.sigmoid_cross_entropy_weight_loss_param().cls_weight(0);
+  if (const LossLoop<T> loop = device::LossLoopOf<T>(way)) {
+    return new LoopStep<T>(loop, cls_weight, shape);
+  }
+  return new KernelStep<T>(cls_weight, way == "one pass", shape);
 }
 
 }  // namespace

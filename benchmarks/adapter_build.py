@@ -43,12 +43,15 @@ def build(device, install, folder):
 
 
 def for_cpu(install):
-    """The commands; of the two sources, the floor is compiled for this machine's best set."""
+    """The commands; what the kernel is compared with is compiled for this machine's best set."""
     compiler = shlex.split(os.environ.get("CXX", "g++"))
     options = ["-std=c++11", "-Wall", "-fPIC", "-isystem", install / "include"]
+    native = ["-march=native", "-fopenmp"]
     sources = {
         "adapter": ["-O2", "-DCPU_ONLY"],
-        "floor": ["-O3", "-march=native", "-fopenmp"],
+        "floor": ["-O3", *native],
+        "plain_loss": ["-Ofast", *native],
+        "highway_loss": ["-O3", *native],
     }
     for name, own in sources.items():
         yield [*compiler, *options, *own, "-c", HERE / f"{name}.cpp", "-o", f"{name}.o"]

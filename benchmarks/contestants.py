@@ -27,6 +27,7 @@ class Contestant:
     sets: str = ""  # "each" or "best": the instruction sets that it is measured with on a CPU
     isa: str = ""
     is_weighted: bool = True
+    by_channel: bool = False  # a weight per channel instead of one for all
     is_loss: bool = True  # False: it computes something else, so that it cannot agree
     may_be_missing: tuple = ()  # the devices where the run goes on without it
     case: str = ""  # of cases.py, where it is measured on one
@@ -95,6 +96,16 @@ TABLE = [
         sets="best",
         dashes=LONG_DASHED,
     ),
+    ours(
+        "front-torch-channels",
+        "our package, PyTorch, a weight per channel",
+        {"cpu": 3},
+        12,
+        group="package",
+        sets="best",
+        is_drawn=False,
+        by_channel=True,
+    ),
     # What PyTorch takes for any function that is written in Python and gives a gradient.
     Contestant(
         "torch-overhead",
@@ -104,6 +115,9 @@ TABLE = [
         is_drawn=False,
         is_loss=False,
     ),
+    # What one can write instead of our kernel, in one pass.
+    Contestant("plain", "C++ loop, g++ -Ofast", {"cpu": 3}, 12, "#2e8b57"),
+    Contestant("highway", "C++ loop, Highway", {"cpu": 3}, 12, "#b8860b"),
     # It may be wrong on a GPU, where it adds up float losses in float.
     Contestant(
         "upstream",
@@ -120,6 +134,14 @@ TABLE = [
         {"cpu": 6, "gpu": 8},
         color="#e07b00",
         may_be_missing=ON_GPU,
+    ),
+    Contestant(
+        "torch-channels",
+        "PyTorch eager, a weight per channel",
+        {"cpu": 6},
+        group="torch",
+        is_drawn=False,
+        by_channel=True,
     ),
     Contestant(
         "torch-compile",

@@ -1,11 +1,4 @@
-#include "floor.hpp"
-
-namespace {
-
-// Below, waking the threads costs more than they save.
-const std::size_t kCountForThreads = 1 << 17;
-
-}  // namespace
+#include "loops.hpp"
 
 template <typename T>
 void Floor(const T* x, const T* t, std::size_t count, T* y) {

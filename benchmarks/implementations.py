@@ -131,7 +131,8 @@ class Torch(InPython):
     def prepare(self, problem):
         scores, targets, _ = problem.arrays()
         self.scores, self.targets = self.tensor(scores), self.tensor(targets)
-        self.pos_weight = self.tensor(np.array(CLS_WEIGHT, scores.dtype))
+        weights = problem.cls_weight if problem.by_channel else CLS_WEIGHT
+        self.pos_weight = self.tensor(np.array(weights, scores.dtype))
         self.set_up()
 
     def set_up(self):
@@ -266,12 +267,16 @@ IMPLEMENTATIONS = {
     "layer": lambda device: Native("layer"),
     "two-passes": lambda device: Native("two passes"),
     "one-pass": lambda device: Native("one pass"),
+    "plain": lambda device: Native("plain"),
+    "highway": lambda device: Native("highway"),
     "upstream": lambda device: Native("layer", "SigmoidCrossEntropyLoss"),
     "article": lambda device: Article(),
     "front-numpy": lambda device: FrontNumpy(),
     "front-torch": lambda device: FrontTorch(),
+    "front-torch-channels": lambda device: FrontTorch(),
     "torch-overhead": lambda device: TorchOverhead(),
     "torch": Torch,
+    "torch-channels": Torch,
     "torch-compile": TorchCompile,
     "jax": Jax,
 }

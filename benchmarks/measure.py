@@ -1,7 +1,6 @@
 """How a step is timed: in turn with all others, after warm-ups, and where its result is right."""
 
 import statistics
-from dataclasses import replace
 
 import numpy as np
 
@@ -129,7 +128,4 @@ def row(name, calls, seconds):
 
 def problems_of(workers, problem):
     """The same problem for all, as far as each can solve it."""
-    return {
-        name: replace(problem, is_weighted=worker.contestant.is_weighted)
-        for name, worker in workers.items()
-    }
+    return {name: problem.for_contestant(worker.contestant) for name, worker in workers.items()}

@@ -9,7 +9,7 @@
 #include "caffe/syncedmem.hpp"
 #include "caffe/util/weighted_sigmoid_loss.hpp"
 #include "caffe/util/weighted_sigmoid_loss_loops.hpp"
-#include "floor.hpp"
+#include "loops.hpp"
 
 // What adapter.cpp does otherwise on each device: here on the CPU.
 
@@ -37,6 +37,14 @@ template <typename T>
 void Baseline(caffe::Blob<T>* scores, const caffe::Blob<T>& targets) {
   Floor(scores->cpu_data(), targets.cpu_data(), scores->count(),
         scores->mutable_cpu_diff());
+}
+
+/// NULL where the way is none of these.
+template <typename T>
+LossLoop<T> LossLoopOf(const std::string& way) {
+  return way == "plain"     ? PlainLoss<T>
+         : way == "highway" ? HighwayLoss<T>
+                            : NULL;
 }
 
 struct KernelCalls {

@@ -1,6 +1,7 @@
 """What is computed: the arrays of a loss, the layer's parameters for it, and the exact answer."""
 
-from dataclasses import asdict, dataclass
+import math
+from dataclasses import asdict, dataclass, replace
 
 import numpy as np
 
@@ -29,6 +30,14 @@ class Problem:
     def from_message(cls, message):
         """From what message() gave, after JSON made lists of its tuples."""
         return cls(**{k: tuple(v) if isinstance(v, list) else v for k, v in message.items()})
+
+    def for_contestant(self, contestant):
+        """With its kind of weights; these are 35 or, of a number of elements alone, up to 32."""
+        if contestant.by_channel:
+            channels = math.gcd(self.count, 32)
+            shape = self.shape if len(self.shape) > 1 else (self.count // channels, channels)
+            return replace(self, shape=shape, by_channel=True)
+        return replace(self, is_weighted=contestant.is_weighted)
 
     def message(self):
         return asdict(self)

@@ -139,8 +139,10 @@ def package_table(results):
         f"{size_name(count)}, {'ms' if unit == 1e-3 else 'us'}, {in_words(threads)}"
         for count, unit, threads in columns
     ]
-    ours = [results.best(family) for family in (ONE_PASS, "front-numpy", "front-torch")]
-    for name in [*ours, "torch-overhead", "torch", "torch-compile", "jax", "article"]:
+    families = (ONE_PASS, "front-numpy", "front-torch", "front-torch-channels")
+    ours = map(results.best, families)
+    others = ("torch-overhead", "torch", "torch-channels", "torch-compile", "jax", "article")
+    for name in (*ours, *others):
         steps = [results.median(name, count, threads) for count, _, threads in columns]
         if any(steps):
             each = [ratio(step, unit) for step, (_, unit, _) in zip(steps, columns)]

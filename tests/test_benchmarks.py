@@ -125,6 +125,14 @@ def test_bounds_are_of_ratios_of_medians():
     assert "case plain: times the plain step" not in found
 
 
+def test_front_has_a_bound_with_one_weight_and_with_one_per_channel():
+    report = made_up_report(front_torch_avx512=50, front_torch_channels_avx512=60)
+    words = "our package, PyTorch{}, AVX-512: times as fast as PyTorch eager, 8,960 elements"
+    found = verdicts(report)
+    assert found[words.format("")] == (2, "reached")
+    assert found[words.format(", a weight per channel")] == (pytest.approx(5 / 3), "missed")
+
+
 def test_value_at_its_bound_is_reached():
     found = verdicts(made_up_report(layer_baseline=80))
     assert found["our layer, no FMA: times the floor"] == (8, "reached")
@@ -367,7 +375,7 @@ def finished(caffe_install, tmp_path_factory):
     output = tmp_path_factory.mktemp("bench")
     done = run_program(
         *("--install", caffe_install, "--output", output, "--sizes", 1024),
-        *("--only", "ours", "upstream", "article"),
+        *("--only", "ours", "plain", "highway", "upstream", "article"),
         WEIGHTED_SIGMOID_LOSS_ISA="baseline",
     )
     assert done.returncode == 0, done.stderr
@@ -382,7 +390,7 @@ def report(finished):
 def test_run_measures_each_contestant(report):
     names = {row["name"] for row in report["contestants"]}
     sets = report["machine"]["instruction_sets"]
-    assert names == {"floor", "upstream", "article"} | {
+    assert names == {"floor", "plain", "highway", "upstream", "article"} | {
         f"{name}-{isa}" for name in ("layer", "two-passes", "one-pass") for isa in sets
     }
     threads = {1, len(os.sched_getaffinity(0))}

@@ -19,7 +19,7 @@ def test_benchmark_measures_both_fronts(root, tmp_path):
     assert done.returncode == 0, done.stderr
     report = json.loads((tmp_path / "report.json").read_text(encoding="utf-8"))
     best = report["machine"]["instruction_sets"][0]
-    fronts = {f"front-numpy-{best}", f"front-torch-{best}"}
+    fronts = {f"{front}-{best}" for front in ("front-numpy", "front-torch", "front-torch-channels")}
     measured = {row["contestant"] for row in report["measured"]}
     assert measured == {"floor", "torch-overhead", *fronts}
     # Each was held to the exact result, and is within the guarantee, 4 ulp.
