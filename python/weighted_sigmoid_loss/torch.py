@@ -89,35 +89,11 @@ def binary_cross_entropy_with_logits(
     if size_average is not None or reduce is not None:
         names = torch.nn.BCEWithLogitsLoss(size_average=size_average, reduce=reduce)
         reduction = names.reduction
-    if (
-        weight is None
-        and reduction in kernel.REDUCTIONS
-        and not is_dynamo_compiling()
-        and _is_usual(input, target, pos_weight)
-    ):
+    if weight is None and not is_dynamo_compiling():
         call = kernel.usual_call(input, target, pos_weight, reduction)
         if call is not None:
             return kernel.short(input, call)
     return _loss(input, target, weight, pos_weight, reduction)
-
-
-def _is_usual(input: Tensor, target: Tensor, pos_weight: Tensor | None) -> bool:
-    """Whether there is nothing to check, to convert or to order. Microseconds matter here."""
-    is_plain = kernel.is_plain
-    return (
-        is_plain(input)
-        and is_plain(target)
-        and input.shape == target.shape
-        and (dtype := input.dtype) in kernel.COMPUTE
-        and target.dtype is dtype
-        and input.is_contiguous()
-        and not target.requires_grad
-        and not kernel.is_transformed()
-        and (
-            pos_weight is None
-            or (is_plain(pos_weight) and pos_weight.dtype is dtype and not pos_weight.requires_grad)
-        )
-    )
 
 
 def _loss(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 import sys
 import threading
@@ -21,6 +22,8 @@ from ._kernel import compute_float32_at, compute_float64_at
 REDUCTIONS = {"none": 0, "mean": 1, "sum": 2}  # as the kernel's module numbers them
 COMPUTE = {torch.float32: compute_float32_at, torch.float64: compute_float64_at}
 PLAIN = frozenset((Tensor, torch.nn.Parameter))
+# Of these are made the results that are one value: half a microsecond less than by new_empty().
+_SCALARS = {dtype: torch.empty((), dtype=dtype, device="cpu") for dtype in COMPUTE}
 
 
 # None of this is PyTorch's public interface. Where it is missing, its own functions compute.
@@ -46,7 +49,7 @@ else:
     with _untyped.inference_mode():
         _inference = torch.empty(0, device="cpu")
     _PLAIN_KEYS = {
-        _as_number(_dispatch_keys(tensor)) for tensor in (torch.empty(0, device="cpu"), _inference)
+        _as_number(_dispatch_keys(tensor)) for tensor in (*_SCALARS.values(), _inference)
     }
 
     def is_plain(tensor: Tensor) -> bool:
@@ -63,9 +66,11 @@ else:
         )
 
 
-# What a call needs besides the input: target, weight, pos_weight, the reduction's number, the
-# kernel's function, and that function's last arguments, on pos_weight's and weight's axes.
-Call = tuple[Tensor, "Tensor | None", "Tensor | None", int, Callable[..., int], "tuple[Any, ...]"]
+# What a call needs besides the input: target, weight and pos_weight; then the reduction's number,
+# the kernel's function, and that function's last arguments, on pos_weight's and weight's axes.
+Others = tuple[Tensor, "Tensor | None", "Tensor | None"]
+How = tuple[int, Callable[..., int], "tuple[Any, ...]"]
+Call = tuple[Others, How]
 
 
 def loss(
@@ -86,25 +91,40 @@ def loss(
 def usual_call(
     input: Tensor, target: Tensor, pos_weight: Tensor | None, reduction: str
 ) -> Call | None:
-    """What goes with a contiguous input of the usual kind, of plain tensors of one type; None for
-    others. Small tensors are why: this takes a microsecond."""
-    if not target.is_contiguous():
+    """What goes with an input of the usual kind; None where there is something to convert, to order
+    or to refuse. Small tensors are why: this takes two microseconds."""
+    if not (
+        is_plain(input)
+        and is_plain(target)
+        and (shape := input.shape) == target.shape
+        and (dtype := input.dtype) in COMPUTE
+        and target.dtype is dtype
+        and input.is_contiguous()
+        and target.is_contiguous()
+        and not target.requires_grad
+        and reduction in REDUCTIONS
+        and not is_transformed()
+    ):
         return None
-    if pos_weight is None:
-        return target, None, None, REDUCTIONS[reduction], COMPUTE[input.dtype], (1, 1)
-    channels = pos_weight.numel()
-    if pos_weight.dim() > 1 or (channels != 1 and pos_weight.shape != input.shape[-1:]):
-        return None
-    if pos_weight.dim() > input.dim() or not pos_weight.is_contiguous():
-        return None
-    return target, None, pos_weight, REDUCTIONS[reduction], COMPUTE[input.dtype], (channels, 1)
+    channels = 1
+    if pos_weight is not None:
+        if not (
+            is_plain(pos_weight) and pos_weight.dtype is dtype and not pos_weight.requires_grad
+        ):
+            return None
+        if ndim := pos_weight.dim():
+            channels = pos_weight.numel()
+            fits = ndim == 1 and shape and channels in (1, shape[-1])
+            if not fits or not pos_weight.is_contiguous():
+                return None
+    return (target, None, pos_weight), (REDUCTIONS[reduction], COMPUTE[dtype], (channels, 1))
 
 
 def short(input: Tensor, call: Call) -> Tensor:
     """The loss of what is prepared, and contiguous."""
     if input.requires_grad and torch.is_grad_enabled():
-        return _apply(input, call)
-    return _run(input, call, None)
+        return _apply(input, *call)
+    return _run(input, *call, None)
 
 
 def loss_and_grad(
@@ -118,7 +138,7 @@ def loss_and_grad(
     order = _memory_order(input)
     input, call = _prepare(input, target, weight, pos_weight, reduction, order)
     grad = _gradients.like(input)
-    result = _run(input, call, grad)
+    result = _run(input, *call, grad, _warn_once)
     return _in_shape(result, order) if reduction == "none" else result, _in_shape(grad, order)
 
 
@@ -126,7 +146,7 @@ class _Gradients:
     """Where gradients are written. The memory of the last large one is used again once it is free:
     the system clears new memory, which takes as long as half of the loss."""
 
-    LARGE = 32 << 20  # bytes: from here on, glibc takes every allocation from the system
+    LARGE = 4 << 20  # elements: from 32 MiB on, glibc takes every allocation from the system
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -135,9 +155,9 @@ class _Gradients:
 
     def like(self, input: Tensor) -> Tensor:
         """A contiguous tensor of the contiguous input's shape and type."""
-        size = input.numel() * input.element_size()
-        if size < self.LARGE:
+        if input.numel() < self.LARGE:
             return torch.empty_like(input)
+        size = input.numel() * input.element_size()
         with self._lock:
             in_use = self._lease is not None and self._lease() is not None
             if in_use or self._memory is None or self._memory.nbytes != size:
@@ -157,34 +177,36 @@ class _Loss(torch.autograd.Function):
     that was retained, computes it again. So nobody else holds what was handed over."""
 
     @staticmethod
-    def forward(ctx: Any, input: Tensor, call: Call) -> Tensor:
-        ctx.save_for_backward(input, *call[:3])
-        ctx.call = call[3:]
+    def forward(ctx: Any, input: Tensor, others: Others, how: How) -> Tensor:
+        ctx.save_for_backward(input, *others)
+        ctx.how = how
         ctx.grad = grad = _gradients.like(input)
-        return _run(input, call, grad)
+        return _run(input, others, how, grad)
 
     @staticmethod
     def backward(ctx: Any, grad_output: Tensor) -> tuple[Tensor | None, ...]:
-        input, target, weight, pos_weight = ctx.saved_tensors
-        reduction = ctx.call[0]
+        reduction = ctx.how[0]
         if torch.is_grad_enabled():  # create_graph=True
             name = list(REDUCTIONS)[reduction]
-            return grad_output * formula.gradient(input, target, weight, pos_weight, name), None
+            return grad_output * formula.gradient(*ctx.saved_tensors, name), None, None
         grad, ctx.grad = ctx.grad, None
         if grad is None:
             # What hooks on saved tensors give back may lie elsewhere.
-            input = input.contiguous()
-            others = (
-                None if tensor is None else tensor.contiguous()
-                for tensor in (target, weight, pos_weight)
+            input, *others = (
+                None if tensor is None else tensor.contiguous() for tensor in ctx.saved_tensors
             )
             grad = _gradients.like(input)
-            _run(input, (*others, *ctx.call), grad, warned=True)
-        if is_transformed() or not is_plain(grad_output):  # is_grads_batched=True, say
-            return grad_output * grad, None
-        if reduction == REDUCTIONS["none"] or grad_output.item() != 1:
-            grad *= grad_output
-        return grad, None
+            _run(input, others, ctx.how, grad, warn=None)
+        if is_transformed() or type(grad_output) not in PLAIN:
+            return grad_output * grad, None, None
+        try:
+            if reduction == REDUCTIONS["none"]:
+                grad *= grad_output
+            elif (factor := grad_output.item()) != 1:
+                grad *= factor
+        except RuntimeError:  # there are several, by is_grads_batched=True; is_plain() takes longer
+            return grad_output * grad, None, None
+        return grad, None, None
 
 
 # PyTorch gives apply() no types. Function's own one is for torch.func's transforms, which do not
@@ -192,10 +214,40 @@ class _Loss(torch.autograd.Function):
 _apply: Callable[..., Tensor] = getattr(super(torch.autograd.Function, _Loss), "apply", _Loss.apply)
 
 
-def _run(input: Tensor, call: Call, grad: Tensor | None, warned: bool = False) -> Tensor:
+def _warn(lines: set[tuple[str, int]] | None = None) -> None:
+    """At the line that called, whatever of this package and of PyTorch lies between; the text is
+    always the same, so that Python says it once for each line. lines: those where it was said."""
+    level, frame = 2, sys._getframe(1)
+    ours = {"torch", __package__, ""}  # code that PyTorch generates may have no name
+    while frame.f_back and frame.f_globals.get("__name__", "").partition(".")[0] in ours:
+        level, frame = level + 1, frame.f_back
+    line = frame.f_code.co_filename, frame.f_lineno
+    if lines is None or line not in lines:
+        warnings.warn(
+            "targets outside [0, 1] are used as they are. Scale a 0/255 mask by 1/255; leave out "
+            "elements marked -1 or 255 with weight=mask, which is 0 there, and set their targets "
+            "to 0",
+            stacklevel=level,
+        )
+    if lines is not None:
+        lines.add(line)
+
+
+# For the operator: where PyTorch compiles, Python forgets at which lines it has warned.
+_warn_once = functools.partial(_warn, set())
+
+
+def _run(
+    input: Tensor,
+    others: Others,
+    how: How,
+    grad: Tensor | None,
+    warn: Callable[[], None] | None = _warn,
+) -> Tensor:
     """The loss, and where grad is a tensor also that."""
-    target, weight, pos_weight, reduction, compute, axes = call
-    result = input.new_empty(() if reduction else input.shape)
+    target, weight, pos_weight = others
+    reduction, compute, axes = how
+    result = torch.empty_like(_SCALARS[input.dtype] if reduction else input)
     bad_targets = compute(
         input.numel(),
         reduction,
@@ -207,23 +259,9 @@ def _run(input: Tensor, call: Call, grad: Tensor | None, warned: bool = False) -
         0 if weight is None else weight.data_ptr(),
         *axes,
     )
-    if bad_targets and not warned:
-        _warn()
+    if bad_targets and warn:
+        warn()
     return result
-
-
-def _warn() -> None:
-    """At the line that called, whatever of this package and of PyTorch lies between; the text is
-    always the same, so that Python says it once for each line."""
-    level, frame = 2, sys._getframe(1)
-    ours = {"torch", __package__, ""}  # code that PyTorch generates may have no name
-    while frame.f_back and frame.f_globals.get("__name__", "").partition(".")[0] in ours:
-        level, frame = level + 1, frame.f_back
-    warnings.warn(
-        "targets outside [0, 1] are used as they are. Scale a 0/255 mask by 1/255; leave out "
-        "elements marked -1 or 255 with weight=mask, which is 0 there, and set their targets to 0",
-        stacklevel=level,
-    )
 
 
 def _prepare(
@@ -257,7 +295,10 @@ def _prepare(
     if weight is not None:
         weight = weight.contiguous()
         axes += (tuple(input.shape), tuple(weight.shape))
-    return input, (target, weight, pos_weight, REDUCTIONS[reduction], COMPUTE[input.dtype], axes)
+    return input, (
+        (target, weight, pos_weight),
+        (REDUCTIONS[reduction], COMPUTE[input.dtype], axes),
+    )
 
 
 def _memory_order(input: Tensor) -> list[int] | None:

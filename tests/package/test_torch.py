@@ -202,12 +202,16 @@ def test_grad_accumulates():
 
 
 def test_input_changed_before_backward():
+    """The first has its gradient from the forward; any other would have to compute it again."""
     leaf = torch.zeros(3, requires_grad=True)
     x = leaf * 1
     loss = LOSS(x, torch.zeros(3))
     x.add_(1)
-    with pytest.raises(RuntimeError, match="modified by an inplace operation"):
-        loss.backward()
+    loss.backward(retain_graph=True)
+    assert leaf.grad.tolist() == pytest.approx([0.5 / 3] * 3)
+    for create_graph in (False, True):
+        with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+            torch.autograd.grad(loss, leaf, retain_graph=True, create_graph=create_graph)
 
 
 def test_memory_is_let_go_after_backward():
