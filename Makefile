@@ -91,7 +91,7 @@ sanitize: ## run our C++ tests with AddressSanitizer and UndefinedBehaviorSaniti
 	$(FETCH)
 	$(DEVTOOL) devtools/sanitize.py $(AT_A_TIME)
 
-forks: ## build a real fork of Caffe with the layer, and run our C++ tests in it: build/forks
+forks: ## build forks of Caffe with the layer, and run our C++ tests in them: build/forks
 	$(PACKAGES) build forks
 	$(DEVTOOL) devtools/forks.py $(AT_A_TIME)
 

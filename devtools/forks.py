@@ -1,10 +1,11 @@
 #!/usr/bin/python3
-"""Put the layer into a real fork of Caffe, build that by its own Makefile, and run our C++ tests.
+"""Put the layer into forks of Caffe, build them by their own Makefiles, and run our C++ tests.
 
-The fork is PyPI's brocolli-caffe 9.0.2: SSD's layers, and more, on the Caffe before 1.0, with field
-numbers of its own. It is fetched to build/forks, where apply.py --modernize changes it as it would
-a user's; nothing else in it is changed. What the compiler prints goes to build/forks/build.log, and
-what the tests print to build/forks/tests.log. Exit status 0 means that all tests passed.
+One is real, PyPI's brocolli-caffe 9.0.2: SSD's layers, and more, on the Caffe before 1.0, with
+field numbers of its own. The other is a stand-in for the Caffe of 2015. Each is made in
+build/forks, where apply.py --modernize changes it as it would a user's; nothing else in it is
+changed. What the compiler prints goes to build/forks/build.log, and what the tests print to
+build/forks/NAME.log. Exit status 0 means that all tests passed.
 """
 
 import argparse
@@ -12,17 +13,16 @@ import shutil
 import sysconfig
 
 import _download
+import _stand_in_trees
 import apply
 from _common import ROOT, Failure, program
 from _gtest import run_gtest
 from _real_trees import brocolli_9
-from build import Build, add_jobs, build_environment, only_one
+from build import SOURCE, Build, add_jobs, build_environment, only_one
 
-NAME = "brocolli-caffe 9.0.2"
 FOLDER = ROOT / "build" / "forks"
-TREE = FOLDER / "brocolli-caffe-9.0.2"
 MULTIARCH = sysconfig.get_config_var("MULTIARCH")
-# The fork's own Makefile.config, but for its folders of a conda, and with OpenMP, which
+# brocolli-caffe's own Makefile.config, but for its folders of a conda, and with OpenMP, which
 # caffe_patch/60-makefile-openmp.patch brings.
 CONFIG = f"""\
 CPU_ONLY := 1
@@ -40,40 +40,49 @@ OURS = sorted(path.name for path in (ROOT / "src" / "caffe" / "test").glob("test
 THEIRS = ["test_sigmoid_cross_entropy_loss_layer.cpp", "test_permute_layer.cpp"]
 
 
-def fetch():
-    if TREE.exists():
+def stand_in_of_2015(tree):
+    shutil.copytree(SOURCE, tree, symlinks=True)
+    _stand_in_trees.caffe_2015(tree)
+
+
+FORKS = {"brocolli-caffe-9.0.2": brocolli_9, "stand-in-2015": stand_in_of_2015}
+
+
+def get(name, tree):
+    if tree.exists():
         return
     partial = FOLDER / "partial"
     shutil.rmtree(partial, ignore_errors=True)
     try:
-        brocolli_9(partial)
+        FORKS[name](partial)
     except _download.Unavailable as error:
-        raise Failure(f"no {NAME}: {error}") from None
-    partial.rename(TREE)
+        raise Failure(f"no {name}: {error}") from None
+    partial.rename(tree)
 
 
-def make(build):
+def make(build, name, tree):
     """The library and a program of the tests, by the fork's Makefile."""
     config = FOLDER / "Makefile.config"
     config.write_text(CONFIG)
-    sources = " ".join(f"src/caffe/test/{name}" for name in [*OURS, *THEIRS])
+    tests = [path for path in (tree / "src/caffe/test").glob("*.cpp") if path.name in OURS + THEIRS]
+    sources = " ".join(str(path.relative_to(tree)) for path in sorted(tests))
     words = [f"-j{build.jobs}", f"CONFIG_FILE={config}", f"TEST_SRCS={sources}"]
-    print(f"forks: compiling {NAME}, {build.jobs} at a time: see {build.log}", flush=True)
-    build.run(["make", "-C", TREE, *words, "test"])
+    print(f"forks: compiling {name}, {build.jobs} at a time: see {build.log}", flush=True)
+    build.run(["make", "-C", tree, *words, "test"])
 
 
-def run_tests():
-    tests = next(TREE.glob(".*_release/test/test_all.testbin"))
-    done = run_gtest(tests, FOLDER / "tests.log", "-*GPU*", cwd=TREE, env=build_environment())
+def run_tests(name, tree):
+    tests = next(tree.glob(".*_release/test/test_all.testbin"))
+    done = run_gtest(tests, FOLDER / f"{name}.log", "-*GPU*", cwd=tree, env=build_environment())
     done.show_failures()
     return done
 
 
-def report(done):
+def report(name, done):
     """A line for our tests and one for the fork's."""
     for whose, names in (("ours", True), ("the fork's", False)):
-        passed = [ok for name, ok in done.results.items() if ("Weight" in name) == names]
-        print(f"{NAME}: {whose}: {sum(passed)} passed, {len(passed) - sum(passed)} failed")
+        passed = [ok for case, ok in done.results.items() if ("Weight" in case) == names]
+        print(f"{name}: {whose}: {sum(passed)} passed, {len(passed) - sum(passed)} failed")
         if not passed:
             raise Failure("these did not run")
     if done.problem:
@@ -83,13 +92,20 @@ def report(done):
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     add_jobs(parser)
-    build = Build("forks", parser.parse_args().jobs)
+    parser.add_argument("only", metavar="NAME", nargs="*", help=f"of {', '.join(FORKS)}")
+    args = parser.parse_args()
+    unknown = set(args.only) - set(FORKS)
+    if unknown:
+        parser.error(f"no fork {', '.join(sorted(unknown))}: there are {', '.join(FORKS)}")
+    build = Build("forks", args.jobs)
     with only_one(FOLDER):
-        fetch()
-        apply.main([str(TREE), "--modernize"])
         build.log.write_text("")
-        make(build)
-        report(run_tests())
+        for name in args.only or FORKS:
+            tree = FOLDER / name
+            get(name, tree)
+            apply.main([str(tree), "--modernize"])
+            make(build, name, tree)
+            report(name, run_tests(name, tree))
 
 
 if __name__ == "__main__":

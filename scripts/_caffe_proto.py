@@ -1,4 +1,4 @@
-"""Read of a .proto file what it takes to add a message and a LayerParameter field. Python 3.6."""
+"""Read of a .proto file what it takes to add messages and fields to it. Python 3.6."""
 
 import re
 
@@ -69,15 +69,18 @@ def _add_field(block, words):
 
 
 class Addition:
-    """The message and the one LayerParameter field of our .proto fragment."""
+    """What a .proto fragment of ours adds to a caffe.proto: its message, where it has one, at the
+    end, and what its `extend` has, a field and perhaps enums, in the message of that name."""
 
     def __init__(self, text):
-        message, extend = (block for block in blocks(text) if block.parent is None)
-        self.message = message.words[1]
+        found = blocks(text)
+        *messages, extend = (block for block in found if block.parent is None)
+        self.message = messages[0].words[1] if messages else None
+        self.message_text = "".join(_with_comment(text, block) for block in messages)
+        self.extended = extend.words[1]
+        self.inside = text[text.index("\n", extend.open) + 1 : extend.close]
         ((self.field, self.number),) = extend.fields
-        lead = re.search(r"(?:^//[^\n]*\n)*\Z", text[: message.start], re.MULTILINE).start()
-        self.message_text = text[lead : message.close + 1] + "\n"
-        self.field_text = text[text.index("\n", extend.open) + 1 : extend.close]
+        self.names = _names_in(extend, found)
 
     def add_to(self, data):
         """The caffe.proto in bytes with the addition.
@@ -86,36 +89,46 @@ class Addition:
         """
         text = data.decode("latin-1")
         found = blocks(text)
-        layers = [one for one in found if one.words == ["message", "LayerParameter"]]
-        if len(layers) != 1:
-            raise Failure("has no message LayerParameter")
+        extended = [one for one in found if one.words == ["message", self.extended]]
+        if len(extended) != 1:
+            raise Failure(f"has no message {self.extended}")
         self._check_free(found)
-        close = layers[0].close
+        close = extended[0].close
         line = text.rfind("\n", 0, close) + 1
         # Usually the closing brace has a line to itself, and the field goes above it.
         at = close if text[line:close].strip() else line
         ending = "\r\n" if "\r\n" in text else "\n"
-        field = ("\n" + self.field_text).replace("\n", ending)
-        message = ("\n" + self.message_text).replace("\n", ending)
-        if not text.endswith("\n"):
+        inside = ("\n" + self.inside).replace("\n", ending)
+        message = self.message_text.replace("\n", ending)
+        if message and not text.endswith("\n"):
             message = ending + message
-        return (text[:at] + field + text[at:] + message).encode("latin-1")
+        return (text[:at] + inside + text[at:] + message).encode("latin-1")
 
     def _check_free(self, found):
-        if any(one.words == ["message", self.message] for one in found):
+        if self.message and any(one.words == ["message", self.message] for one in found):
             raise Failure(f"already has a message {self.message}")
         for block in found:
-            for name, number in block.fields if _holds_layer_fields(block) else ():
+            if not self._is_extended(block):
+                continue
+            for name, number in block.fields:
                 if name == self.field:
-                    raise Failure(f"already has a LayerParameter field {name}")
+                    raise Failure(f"already has a {self.extended} field {name}")
                 if _value(number) == _value(self.number):
-                    raise Failure(f"already uses LayerParameter's number {number} for {name}")
-            for words in block.given_away if block.words == ["message", "LayerParameter"] else ():
+                    raise Failure(f"already uses {self.extended}'s number {number} for {name}")
+            for name in sorted(self.names & _names_in(block, found)):
+                raise Failure(f"already has a {name} in {self.extended}")
+            for words in block.given_away:
                 if self._is_among(words):
                     raise Failure(
-                        f"keeps LayerParameter's {self.field} or its number {self.number} from "
+                        f"keeps {self.extended}'s {self.field} or its number {self.number} from "
                         f"use: {' '.join(words)}"
                     )
+
+    def _is_extended(self, block):
+        """A oneof's fields are its message's, and `extend` adds to the message that it names."""
+        while block.parent and block.words[:1] == ["oneof"]:
+            block = block.parent
+        return block.words in (["message", self.extended], ["extend", self.extended])
 
     def _is_among(self, words):
         """Whether `reserved` or `extensions` with what follows it has our field or its number."""
@@ -129,16 +142,22 @@ class Addition:
         return False
 
 
+def _with_comment(text, block):
+    lead = re.search(r"(?:^//[^\n]*\n)*\Z", text[: block.start], re.MULTILINE).start()
+    return "\n" + text[lead : block.close + 1] + "\n"
+
+
+def _names_in(block, found):
+    """What a message declares besides fields: messages, enums, and their values, as C++ scopes
+    them."""
+    inside = [one for one in found if one.parent is block and len(one.words) > 1]
+    values = {name for one in inside if one.words[0] == "enum" for name, _ in one.fields}
+    return values | {one.words[1] for one in inside}
+
+
 def _value(number):
     """A number as proto files write them, decimal, 0x or octal; None for what is none."""
     try:
         return int(number, 8 if re.fullmatch(r"0[0-7]+", number) else 0)
     except ValueError:
         return None
-
-
-def _holds_layer_fields(block):
-    """A oneof's fields are its message's, and `extend` adds to the message that it names."""
-    while block.parent and block.words[:1] == ["oneof"]:
-        block = block.parent
-    return block.words in (["message", "LayerParameter"], ["extend", "LayerParameter"])

@@ -38,6 +38,8 @@ from _uncommitted import uncommitted
 OVERLAID = ["include/caffe", "src/caffe"]
 SOURCES = {".hpp", ".cpp", ".cu"}
 FRAGMENT = ROOT / "proto" / "sigmoid_cross_entropy_weight_loss.proto"
+MODES = ROOT / "proto" / "normalization_mode.proto"
+TESTS = ("include/caffe/test/", "src/caffe/test/")
 SERIES = ROOT / "caffe_patch" / "series"
 
 
@@ -73,24 +75,24 @@ def act(args):
     tree = AppliedTree(args.tree)
     if args.remove and not tree.files:
         check_is_caffe(tree)
-    wanted, left_out = ({}, []) if args.remove else wanted_files(tree, args.modernize)
+    wanted, remarks = ({}, []) if args.remove else wanted_files(tree, args.modernize)
     if args.patch:
         write_patch(tree, wanted, args.patch)
-        return tell(left_out, sys.stderr)
+        return tell(remarks, sys.stderr)
     changes = tree.changes(wanted)
     if args.check:
         for path, now, then in changes:
             sys.stdout.buffer.write(_unified_diff.write(path, now, then))
         sys.stdout.flush()
     tree.check_not_edited()
-    left_out += check_committed(tree, changes)
+    remarks += check_committed(tree, changes)
     if args.check:
-        tell(left_out, sys.stderr)
+        tell(remarks, sys.stderr)
         return 1 if changes else 0
     tree.make(wanted)
     report(tree, changes, args.remove)
     message = addition().message
-    return tell(left_out + ([] if args.remove else list(_caffe_tree.notes(args.tree, message))))
+    return tell(remarks + ([] if args.remove else list(_caffe_tree.notes(args.tree, message))))
 
 
 def check_is_caffe(tree):
@@ -139,30 +141,47 @@ def write_patch(tree, wanted, target):
 # What a tree is to look like
 
 
-def addition():
-    return _caffe_proto.Addition(FRAGMENT.read_text(encoding="utf-8"))
+def addition(fragment=FRAGMENT):
+    return _caffe_proto.Addition(fragment.read_text(encoding="utf-8"))
 
 
 def wanted_files(tree, modernize):
-    """{path: bytes} for every file that differs from the tree's original, or is new; what was left
-    out, a line each."""
+    """{path: bytes} for every file that differs from the tree's original, or is new; what to say of
+    it, a line each."""
     reason = _caffe_tree.why_not(tree.root, tree.original)
     if reason:
         raise refused(f"{tree.root} {reason}")
-    added = addition()
-    check_layer_is_new(tree, added.message[: -len("Parameter")])
-    wanted = {}
+    wanted, remarks = new_files(tree)
+    if modernize:
+        remarks += apply_series(tree, wanted)
+    proto = wanted.get(PROTO, tree.original(PROTO))
+    try:
+        wanted[PROTO] = addition().add_to(proto)
+        if not _caffe_tree.normalization_modes(tree.original):
+            modes = addition(MODES)
+            wanted[PROTO] = modes.add_to(wanted[PROTO])
+            remarks.append(
+                f"{PROTO} gets {modes.extended}'s {modes.field} = {modes.number}, which the tree's "
+                "other layers do not read"
+            )
+    except Failure as error:
+        raise refused(f"{tree.root / PROTO} {error}: left as it is") from None
+    return wanted, remarks
+
+
+def new_files(tree):
+    check_layer_is_new(tree, addition().message[: -len("Parameter")])
+    wanted = _caffe_tree.forwarders(tree.original)
+    remarks = []
+    tests = _caffe_tree.has_gtest(tree.root)
+    if not tests:
+        remarks.append("the layer's tests are left out: the tree has no gtest in src")
     for path, source in overlay():
         if tree.original(path) is not None:
             raise refused(f"{tree.root / path} exists and is not ours: left as it is")
-        wanted[path] = source.read_bytes()
-    left_out = apply_series(tree, wanted) if modernize else []
-    proto = wanted.get(PROTO, tree.original(PROTO))
-    try:
-        wanted[PROTO] = added.add_to(proto)
-    except Failure as error:
-        raise refused(f"{tree.root / PROTO} {error}: left as it is") from None
-    return wanted, left_out
+        if tests or not path.startswith(TESTS):
+            wanted[path] = source.read_bytes()
+    return wanted, remarks
 
 
 def overlay():

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 import _applied_tree
 import _caffe_proto
+import _stand_in_trees
 import _unified_diff
 from _common import Failure
 
@@ -167,6 +168,99 @@ def test_older_version_is_updated_and_removed_to_the_stock_tree(tree, other_vers
     assert snapshot(tree) == stock
     apply(tree, "--modernize")
     assert without_state(snapshot(tree)) == without_state(updated)
+
+
+# A tree of 2015: the forwarding headers make the folder by whose absence it is known
+
+FORWARDERS = [
+    "include/caffe/layers/loss_layer.hpp",
+    "include/caffe/layers/sigmoid_cross_entropy_loss_layer.hpp",
+]
+
+
+@MODES
+def test_tree_of_2015_is_updated_checked_and_removed(tree, other_version, modernize):
+    _stand_in_trees.caffe_2015(tree)
+    stock = snapshot(tree)
+    (other_version / LAYER).write_text("// older\n")
+    fragment = other_version / "proto" / "normalization_mode.proto"
+    fragment.write_text(fragment.read_text().replace("NONE", "NOTHING"))
+    apply(tree, repo=other_version)
+    assert "NOTHING" in (tree / PROTO).read_text()
+    assert all((tree / path).exists() for path in FORWARDERS)
+
+    apply(tree, *modernize)
+    assert "NOTHING" not in (tree / PROTO).read_text()
+    assert all((tree / path).exists() for path in FORWARDERS)
+    assert "nothing to change" in apply(tree, *modernize).stdout
+    assert apply(tree, *modernize, "--check").stdout == ""
+    apply(tree, "--remove")
+    assert snapshot(tree) == stock
+
+
+@pytest.mark.parametrize("after", [0, 5, 12])
+def test_tree_of_2015_in_which_the_program_died(tree, after):
+    _stand_in_trees.caffe_2015(tree)
+    stock = snapshot(tree)
+    assert run_stopping(tree, after, "die").returncode == 9
+    apply(tree)
+    apply(tree, "--remove")
+    assert snapshot(tree) == stock
+
+
+CLASHES = {
+    "optional int32 normalization = 5;": "already has a LossParameter field normalization",
+    "optional int32 x = 20181227;": "already uses LossParameter's number 20181227 for x",
+    "enum Other { NONE = 0; }": "already has a NONE in LossParameter",
+    "message NormalizationMode {}": "already has a NormalizationMode in LossParameter",
+    "extensions 1000 to max;": "keeps LossParameter's normalization or its number",
+}
+
+
+@pytest.mark.parametrize(("line", "says"), CLASHES.items())
+def test_clash_with_normalization_is_refused(tree, line, says):
+    _stand_in_trees.no_modes(tree)
+    _stand_in_trees.edit(tree, PROTO, r"(message LossParameter \{)", rf"\g<1>\n  {line}")
+    before = snapshot(tree)
+    assert says in apply(tree, status=2).stderr
+    assert snapshot(tree) == before
+
+
+# What the tree's owner is told
+
+
+def test_tests_are_left_out_where_the_tree_has_no_gtest(tree):
+    shutil.rmtree(tree / "src" / "gtest")
+    before = snapshot(tree)
+    assert "tests are left out: the tree has no gtest" in apply(tree).stdout
+    assert (tree / LAYER).exists()
+    assert not list(tree.rglob("*weighted_sigmoid_loss_cases.hpp"))
+    assert not list((tree / "src" / "caffe" / "test").glob("*weight*"))
+    apply(tree, "--remove")
+    assert snapshot(tree) == before
+
+
+@pytest.mark.parametrize(
+    ("version", "makefile", "noted"),
+    [
+        ("4.8", "", True),
+        ("5.4.0", "", True),
+        ("6", "", False),
+        ("12", "", False),
+        ("none", "", False),
+        ("5", "CXXFLAGS += -std=c++11\n", False),
+        ("5", "CXXFLAGS += -std=gnu++14\n", False),
+    ],
+)
+def test_old_compiler_is_told_of(tree, tmp_path, monkeypatch, version, makefile, noted):
+    compiler = tmp_path / "old-g++"
+    compiler.write_text(f"#!/bin/sh\necho {version}\n")
+    compiler.chmod(0o755)
+    monkeypatch.setenv("CXX", str(compiler))
+    (tree / "Makefile").write_text(makefile)
+    assert (
+        "add -std=c++11 to the Makefile's CXXFLAGS and NVCCFLAGS" in apply(tree).stdout
+    ) == noted
 
 
 # Check
@@ -498,8 +592,10 @@ def test_full_disk_is_one_line_and_the_next_run_finishes(tree):
 # The self-contained patch
 
 
+@pytest.mark.parametrize("kind", ["master", "caffe_2015"])
 @MODES
-def test_patch_makes_the_same_tree(tree, pristine, tmp_path, modernize):
+def test_patch_makes_the_same_tree(tree, tmp_path, kind, modernize):
+    _stand_in_trees.FIT[kind](tree)
     change = tmp_path / "new" / "layer.patch"
     apply(tree, *modernize, "--patch", change)
     assert not (tree / STATE).exists()

@@ -1,6 +1,6 @@
 """scripts/apply.py on forks of Caffe: those that a registry has, and stand-ins for the others.
 
-`make forks` builds one of them with the layer, which takes too long for here.
+`make forks` builds two of them with the layer, which takes too long for here.
 """
 
 import os
@@ -11,14 +11,17 @@ import sys
 from pathlib import Path
 
 import pytest
-import stand_in_trees
 
 import _download
 import _real_trees
+import _stand_in_trees
 
 ROOT = Path(__file__).resolve().parent.parent
 PROTO = "src/caffe/proto/caffe.proto"
 LAYER = "src/caffe/layers/sigmoid_cross_entropy_weight_loss_layer.cpp"
+TEST = "src/caffe/test/test_sigmoid_cross_entropy_weight_loss_layer.cpp"
+# Whose marks are such that the layer's test may not compile.
+TEST_COMPILED = {"master", "intel", "rc3", "caffe_2015"}
 NUMBER = 20181227
 # Which toolchain fixes do not fit: those trees have lines of their own there, often the same fix.
 LEFT_OUT = {
@@ -80,28 +83,34 @@ def fork(request, tmp_path):
             pytest.skip(f"{name} cannot be had: {error}")
     else:
         tree = request.getfixturevalue("copy")
-        stand_in_trees.FIT[name](tree)
+        _stand_in_trees.FIT[name](tree)
     commit(tree)
     return name, tree
 
 
-FORKS = pytest.mark.parametrize("fork", [*REAL, *stand_in_trees.FIT], indirect=True)
+FORKS = pytest.mark.parametrize("fork", [*REAL, *_stand_in_trees.FIT], indirect=True)
 
 
-def message_bytes(tree, folder):
-    """The layer's field with cls_weight 3, as protoc writes it by the tree's caffe.proto."""
+def message_bytes(tree, folder, text=b"sigmoid_cross_entropy_weight_loss_param { cls_weight: 3 }"):
+    """A LayerParameter, as protoc writes it by the tree's caffe.proto."""
     run = subprocess.run(
         ["protoc", f"-I{tree / 'src/caffe/proto'}", "--encode=caffe.LayerParameter", "caffe.proto"],
         cwd=folder,
-        input=b"sigmoid_cross_entropy_weight_loss_param { cls_weight: 3 }",
+        input=text,
         capture_output=True,
     )
     assert run.returncode == 0, run.stderr
     return run.stdout
 
 
-def compile_layer(tree, folder):
-    """What the compiler says of the layer in this tree, by the tree's own headers."""
+def tag(number, wire_type):
+    """What a field begins with: its number and wire type, seven bits a byte."""
+    value = number << 3 | wire_type
+    return bytes([value >> n & 127 | 128 * (n < 21) for n in (0, 7, 14, 21)])
+
+
+def compile_files(tree, folder, sources):
+    """What the compiler says of these in this tree, by the tree's own headers."""
     generated = folder / "generated"
     (generated / "caffe" / "proto").mkdir(parents=True)
     proto = tree / "src" / "caffe" / "proto"
@@ -110,22 +119,30 @@ def compile_layer(tree, folder):
         check=True,
     )
     # The first two as every build of Caffe has them: what is generated comes before include/.
-    options = ["-std=c++11", "-fsyntax-only", "-DCPU_ONLY", f"-I{generated}", f"-I{tree}/include"]
-    run = subprocess.run(["g++", *options, tree / LAYER], capture_output=True, text=True)
+    options = ["-std=c++11", "-fsyntax-only", "-DCPU_ONLY", f"-I{generated}"]
+    options += [f"-I{tree}/include", f"-I{tree}/src", "-I/usr/include/hdf5/serial"]
+    files = [tree / path for path in sources]
+    run = subprocess.run(["g++", *options, *files], capture_output=True, text=True)
     return run.stderr if run.returncode else ""
 
 
 @FORKS
 def test_layer_fits(fork, tmp_path):
-    _, tree = fork
+    name, tree = fork
     before = git(tree, "status", "--porcelain")
     apply(tree)
-    tag = NUMBER << 3 | 2  # The field's number and wire type, seven bits a byte.
-    first = bytes([tag >> n & 127 | 128 * (n < 21) for n in (0, 7, 14, 21)])
-    assert message_bytes(tree, tmp_path).startswith(first)
-    assert compile_layer(tree, tmp_path) == ""
+    assert message_bytes(tree, tmp_path).startswith(tag(NUMBER, 2))
+    assert compile_files(tree, tmp_path, [LAYER, *[TEST] * (name in TEST_COMPILED)]) == ""
     apply(tree, "--remove")
     assert git(tree, "status", "--porcelain") == before
+
+
+@pytest.mark.parametrize("fork", ["no_modes", "caffe_2015"], indirect=True)
+def test_normalization_is_added_where_it_is_missing(fork, tmp_path):
+    _, tree = fork
+    assert "LossParameter's normalization = 20181227, which the tree's" in apply(tree).stdout
+    text = b"loss_param { normalization: VALID }"
+    assert message_bytes(tree, tmp_path, text).endswith(tag(NUMBER, 0) + b"\1")
 
 
 @FORKS
@@ -142,7 +159,9 @@ def test_fixes_that_fit_are_applied_and_the_others_named(fork):
     assert git(tree, "status", "--porcelain") == before
 
 
-@pytest.mark.parametrize(("make", "says"), stand_in_trees.UNFIT.values(), ids=stand_in_trees.UNFIT)
+@pytest.mark.parametrize(
+    ("make", "says"), _stand_in_trees.UNFIT.values(), ids=_stand_in_trees.UNFIT
+)
 @pytest.mark.parametrize("words", [[], ["--modernize"], ["--check"], ["--patch", "layer.patch"]])
 def test_tree_that_the_layer_does_not_fit_is_named(copy, make, says, words, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
@@ -205,7 +224,7 @@ def test_readmes_commands_print_what_it_says(tmp_path, pristine):
     commit(tmp_path / "ssd")
     shutil.copytree(pristine / "include", tmp_path / "nvcaffe" / "include")
     shutil.copytree(pristine / "src" / "caffe", tmp_path / "nvcaffe" / "src" / "caffe")
-    stand_in_trees.nvidia_0_17(tmp_path / "nvcaffe")
+    _stand_in_trees.nvidia_0_17(tmp_path / "nvcaffe")
     (tmp_path / "scripts").symlink_to(ROOT / "scripts")
     commands = re.findall(r"^\$ (.*)$", block, re.MULTILINE)
     assert len(commands) == 5

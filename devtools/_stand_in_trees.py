@@ -6,11 +6,12 @@ read off the forks' public repositories; the text is ours.
 """
 
 import re
-import shutil
 
 PROTO = "src/caffe/proto/caffe.proto"
 LAYER = "include/caffe/layer.hpp"
 LOSS_LAYER = "include/caffe/layers/loss_layer.hpp"
+BLOB = "include/caffe/blob.hpp"
+NET = "include/caffe/net.hpp"
 IO = "src/caffe/util/io.cpp"
 WINDOWS = "src/caffe/layers/window_data_layer.cpp"
 # Fields of SSD, which other forks have taken over.
@@ -108,6 +109,7 @@ def intel(tree):
     engine = '  optional string engine = 149 [default = ""];\n'
     add_fields(tree, {**SSD_FIELDS, **INTEL_FIELDS}, engine)
     pre_fixed(tree)
+    edit(tree, BLOB, r"inline int (count\()", r"inline long \g<1>")
 
 
 def microsoft(tree):
@@ -127,7 +129,54 @@ def crlf(tree):
             path.write_bytes(path.read_bytes().replace(b"\n", b"\r\n"))
 
 
-FIT = {one.__name__: one for one in [master, ssd, nvidia_0_15, cmu, intel, microsoft, crlf]}
+def rc3(tree):
+    """Forward and ForwardBackward want the input blobs."""
+    edit(tree, NET, r"  const vector<Blob<Dtype>\*>& Forward\(Dtype\* loss = NULL\);\n", "")
+    edit(tree, NET, r"(ForwardPrefilled\(Dtype\* loss = NULL\)) \{.*?\n  \}", r"\g<1>;")
+    edit(tree, NET, r"ForwardBackward\(\)", "ForwardBackward(const vector<Blob<Dtype>*>& bottom)")
+    edit(tree, NET, r"Forward\(&loss\)", "Forward(bottom, &loss)")
+    net = "src/caffe/net.cpp"
+    edit(tree, net, r"Forward\(Dtype\* loss\)", "ForwardPrefilled(Dtype* loss)")
+    edit(tree, net, r"return Forward\(loss\)", "return ForwardPrefilled(loss)")
+    solver = "src/caffe/solver.cpp"
+    edit(tree, solver, r"ForwardBackward\(\)", "ForwardBackward(vector<Blob<Dtype>*>())")
+    edit(tree, solver, r"->Forward\(&", "->ForwardPrefilled(&")
+
+
+def no_modes(tree):
+    """LossParameter as it was in 2015: ignore_label, and normalize, true by default."""
+    edit(tree, PROTO, r"  enum NormalizationMode \{.*?\n  \}\n", "")
+    edit(tree, PROTO, r"  optional NormalizationMode [^\n]*\n", "")
+    edit(tree, PROTO, r"(optional bool normalize = 2);", r"\g<1> [default = true];")
+
+
+def caffe_2015(tree):
+    """HED's, SegNet's and others: no folder of layers, all losses in one header."""
+    rc3(tree)
+    no_modes(tree)
+    include = tree / "include" / "caffe"
+    losses = sorted((include / "layers").glob("*_loss_layer.hpp"))
+    (include / "layers").rename(include / "others")
+    one = re.compile(rf'"caffe/layers/({"|".join(path.stem for path in losses)}|loss_layer)\.hpp"')
+    for folder in ["include", "src", "python", "tools"]:
+        for path in (tree / folder).rglob("*.?pp"):
+            text = one.sub('"caffe/loss_layers.hpp"', path.read_text())
+            path.write_text(text.replace('"caffe/layers/', '"caffe/others/'))
+    moved = [include / "others" / path.name for path in [include / "loss_layer.hpp", *losses]]
+    text = "".join(path.read_text() for path in moved)
+    text = text.replace('#include "caffe/loss_layers.hpp"\n', "")
+    (include / "loss_layers.hpp").write_text(text)
+    for path in moved:
+        path.unlink()
+
+
+FIT = {
+    one.__name__: one
+    for one in [
+        *[master, ssd, nvidia_0_15, cmu, intel, microsoft, crlf],
+        *[rc3, no_modes, caffe_2015],
+    ]
+}
 
 
 def nvidia_0_17(tree):
@@ -145,24 +194,40 @@ def opencl_of_three_types(tree):
     edit(tree, LAYER, r"template <typename Dtype>\nclass Layer ", types)
 
 
+def fast_rcnn(tree):
+    edit(tree, PROTO, r"  repeated bool propagate_down = 11;\n", "")
+
+
+def own_loss_parameter(tree):
+    edit(tree, PROTO, r"  optional int32 ignore_label = 1;\n", "")
+
+
+def no_loss_parameter(tree):
+    edit(tree, PROTO, r"message LossParameter \{", "message LossesParameter {")
+
+
+def half_the_modes(tree):
+    edit(tree, PROTO, r"    BATCH_SIZE = 2;\n", "")
+
+
 def rc2(tree):
-    """A header a kind of layer, no NormalizationMode."""
-    shutil.rmtree(tree / "include" / "caffe" / "layers")
-    (tree / "include" / "caffe" / "loss_layers.hpp").write_text("// class LossLayer\n")
-    no_modes(tree)
+    edit(tree, BLOB, r"\bnum_axes\b", "axes")
 
 
-def no_modes(tree):
-    """LossParameter as it was, with normalize alone."""
-    edit(tree, PROTO, r"  enum NormalizationMode \{.*?\n  \}\n", "")
-    edit(tree, PROTO, r"  optional NormalizationMode [^\n]*\n", "")
+def rc1(tree):
+    edit(tree, LAYER, r"const char\* type\(\)", "LayerParameter_LayerType type()")
 
 
 # What apply.py says of the tree.
+EARLY = "is a Caffe too early for the layer: "
 UNFIT = {
     "nvidia_0_17": (nvidia_0_17, "Layer<Ftype, Btype> in include/caffe/layer.hpp"),
     "opencl": (opencl, "is an OpenCL Caffe"),
     "opencl_of_three_types": (opencl_of_three_types, "Layer<Dtype, MItype, MOtype>"),
-    "rc2": (rc2, "has no include/caffe/layers;"),
-    "no_modes": (no_modes, "has no NormalizationMode;"),
+    "fast_rcnn": (fast_rcnn, f"{EARLY}LayerParameter in {PROTO} has no propagate_down;"),
+    "own_loss_parameter": (own_loss_parameter, f"LossParameter in {PROTO} has no ignore_label;"),
+    "no_loss_parameter": (no_loss_parameter, f"{EARLY}{PROTO} has no LossParameter;"),
+    "half_the_modes": (half_the_modes, "has no normalization BATCH_SIZE;"),
+    "rc2": (rc2, f"{EARLY}Blob in {BLOB} has no num_axes();"),
+    "rc1": (rc1, f"{EARLY}Layer in {LAYER} has no const char* type();"),
 }
