@@ -7,6 +7,7 @@ __init__, reference and param_str, which Caffe's Python layer imports, run on Py
 import sys
 
 __version__ = "0.1.0"
+__all__ = []
 
 if sys.version_info >= (3,):  # noqa: UP036
     from importlib.util import find_spec
@@ -15,3 +16,5 @@ if sys.version_info >= (3,):  # noqa: UP036
     if find_spec(__name__ + "._kernel"):
         from .numpy import loss as loss
         from .numpy import loss_and_grad as loss_and_grad
+
+        __all__ += ["loss", "loss_and_grad"]

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import math
+import operator
 import warnings
 from collections.abc import Sequence
-from typing import Any, TypeVar, Union
+from numbers import Number
+from typing import Any, Literal, Protocol, SupportsIndex, TypeVar, Union, get_args
 
 import numpy as np
 import numpy.typing as npt
@@ -13,10 +15,27 @@ import numpy.typing as npt
 from ._kernel import compute
 
 Float = TypeVar("Float", np.float32, np.float64)
-Weights = Union[float, Sequence[float], npt.NDArray[np.float32], npt.NDArray[np.float64]]
 
-NORMALIZATIONS = ("full", "valid", "batch_size", "none")
-CLASS_BALANCES = ("none", "batch", "instance", "channel")
+
+class HasArray(Protocol):
+    """What NumPy makes an array of: a tensor of PyTorch's, a table of pandas'."""
+
+    def __array__(self) -> Any: ...
+
+
+class HasDLPack(Protocol):
+    """What exchanges its memory by DLPack."""
+
+    def __dlpack__(self) -> Any: ...
+
+    def __dlpack_device__(self) -> Any: ...
+
+
+Real = Union[float, Number, "np.number[Any]"]
+Weights = Union[Real, Sequence[Real], npt.NDArray[np.number[Any]]]
+Normalization = Literal["full", "valid", "batch_size", "none"]
+ClassBalance = Literal["none", "batch", "instance", "channel"]
+
 FLOATS = (np.dtype(np.float32), np.dtype(np.float64))
 
 # An out that asks for no gradient.
@@ -24,16 +43,16 @@ _LOSS_ALONE: Any = object()
 
 
 def loss_and_grad(
-    scores: npt.NDArray[Float],
-    targets: npt.NDArray[Float],
+    scores: npt.NDArray[Float] | HasArray | HasDLPack,
+    targets: npt.NDArray[Float] | HasArray | HasDLPack,
     *,
     cls_weight: Weights = 1.0,
     neg_weight: Weights = 1.0,
-    weight: npt.NDArray[Float] | None = None,
-    axis: int = 1,
-    ignore_label: float | None = None,
-    normalization: str = "batch_size",
-    class_balance: str = "none",
+    weight: npt.NDArray[Float] | HasArray | HasDLPack | None = None,
+    axis: SupportsIndex = 1,
+    ignore_label: Real | None = None,
+    normalization: Normalization = "batch_size",
+    class_balance: ClassBalance = "none",
     out: npt.NDArray[Float] | None = None,
 ) -> tuple[float, npt.NDArray[Float]]:
     """Return the loss and its gradient with respect to the scores, computed in one pass.
@@ -63,18 +82,19 @@ def loss_and_grad(
     out: where grad goes, of the scores' shape and type; the scores themselves, if wanted. It may
         overlap them in no other way, and targets and weight not at all.
 
-    Arrays are C-contiguous and not copied. Others are refused with ValueError:
-    numpy.ascontiguousarray() makes such a copy. The loss is a float, summed in double.
+    Aligned C-contiguous arrays are not copied; others are, as those in Fortran's order. Whatever
+    has __array__() or DLPack is taken as well, a tensor of PyTorch's say, without a copy where its
+    memory is of that kind. out is such an array itself. The loss is a float, summed in double.
 
-    Raises TypeError for what is no NumPy array or of another type, and ValueError for a shape that
-    does not fit, an array that is not contiguous, a weight that is negative or not finite, an axis
-    out of range, an unknown name, and an out that is read-only or overlaps. Where an element weight
+    Raises TypeError for what is no array or of another type, and for a masked array; ValueError for
+    a shape that does not fit, a weight that is negative or not finite, an axis out of range, an
+    unknown name, and an out that is read-only, not contiguous or overlaps. Where an element weight
     is negative or not finite, out has been overwritten. Targets outside [0, 1] that are not
     ignore_label are used as they are, with a UserWarning.
 
     While this computes, other Python threads run; they must not write to the arrays.
     """
-    _check_arrays(scores, targets, weight)
+    scores, targets, weight = _arrays(scores, targets, weight)
     grad = None
     if out is None:
         out = grad = np.empty_like(scores, subok=False)
@@ -85,13 +105,13 @@ def loss_and_grad(
     positive = _numbers("cls_weight", cls_weight)
     negative = _numbers("neg_weight", neg_weight)
     channels = max(positive.size, negative.size)
-    inner = 1
+    along, inner = 0, 1
     if channels > 1 or class_balance == "channel":
-        axis = _checked_axis(axis, shape)
-        inner = _inner(shape, axis)
+        along = _checked_axis(axis, shape)
+        inner = _inner(shape, along)
     if channels > 1:
-        positive = _a_channel("cls_weight", positive, shape, axis)
-        negative = _a_channel("neg_weight", negative, shape, axis)
+        positive = _a_channel("cls_weight", positive, shape, along)
+        negative = _a_channel("neg_weight", negative, shape, along)
     total, bad_targets, bad_weights = compute(
         scores,
         targets,
@@ -100,7 +120,7 @@ def loss_and_grad(
         positive,
         negative,
         inner if channels > 1 else 1,
-        _scope(class_balance, shape, axis),
+        _scope(class_balance, shape, along),
         _checked_label(ignore_label),
         _normalizer(normalization, shape),
     )
@@ -110,16 +130,16 @@ def loss_and_grad(
 
 
 def loss(
-    scores: npt.NDArray[Float],
-    targets: npt.NDArray[Float],
+    scores: npt.NDArray[Float] | HasArray | HasDLPack,
+    targets: npt.NDArray[Float] | HasArray | HasDLPack,
     *,
     cls_weight: Weights = 1.0,
     neg_weight: Weights = 1.0,
-    weight: npt.NDArray[Float] | None = None,
-    axis: int = 1,
-    ignore_label: float | None = None,
-    normalization: str = "batch_size",
-    class_balance: str = "none",
+    weight: npt.NDArray[Float] | HasArray | HasDLPack | None = None,
+    axis: SupportsIndex = 1,
+    ignore_label: Real | None = None,
+    normalization: Normalization = "batch_size",
+    class_balance: ClassBalance = "none",
 ) -> float:
     """Return the loss alone: the bits of loss_and_grad()'s, whose parameters and errors it has."""
     return loss_and_grad(
@@ -153,36 +173,45 @@ def report(count: int, bad_targets: int, bad_weights: int, stacklevel: int = 4) 
     )
 
 
-def _check_arrays(
-    scores: npt.NDArray[Float],
-    targets: npt.NDArray[Float],
-    weight: npt.NDArray[Float] | None,
-) -> None:
-    if not isinstance(scores, np.ndarray) or scores.dtype not in FLOATS:
-        raise TypeError(
-            f"scores: need a NumPy array of float32 or float64, got {_description(scores)}"
-        )
-    _check_array("scores", scores, scores)
-    _check_array("targets", targets, scores)
+def _arrays(scores: Any, targets: Any, weight: Any) -> tuple[Any, Any, Any]:
+    """As the kernel takes them, in their own memory where it can."""
+    scores = _array("scores", scores)
+    if scores.dtype not in FLOATS:
+        raise TypeError(f"scores: need float32 or float64, got {scores.dtype}")
     if scores.ndim == 0:
         raise ValueError("scores: need at least one axis, that of the batch, got none")
+    targets = _array("targets", targets)
+    _check_dtype("targets", targets, scores)
     if targets.shape != scores.shape:
         raise ValueError(f"targets: need the scores' shape {scores.shape}, got {targets.shape}")
     if weight is not None:
-        _check_array("weight", weight, scores)
+        weight = _array("weight", weight)
+        _check_dtype("weight", weight, scores)
+    return scores, targets, weight
 
 
-def _check_array(name: str, array: npt.NDArray[Float], scores: npt.NDArray[Float]) -> None:
-    if not isinstance(array, np.ndarray) or array.dtype != scores.dtype:
+def _array(name: str, value: Any) -> npt.NDArray[Any]:
+    if not isinstance(value, np.ndarray):
+        if hasattr(value, "__array__"):
+            value = np.asarray(value)
+        elif hasattr(value, "__dlpack__") and hasattr(np, "from_dlpack"):
+            value = np.from_dlpack(value)
+        else:
+            raise TypeError(f"{name}: need an array, got {type(value).__name__}")
+    if isinstance(value, np.ma.MaskedArray):
         raise TypeError(
-            f"{name}: need a NumPy array of the scores' {scores.dtype}, got {_description(array)}"
+            f"{name}: is a masked array, whose mask would not count; leave elements out by "
+            "targets.filled(-1) and ignore_label=-1, or by weight"
         )
-    flags = array.flags
-    if not flags.c_contiguous or not flags.aligned:
-        raise ValueError(
-            f"{name}: need a C-contiguous, aligned array, got strides {array.strides} of shape "
-            f"{array.shape}; numpy.ascontiguousarray() makes a copy that is"
-        )
+    flags = value.flags
+    if flags.c_contiguous and flags.aligned:
+        return value
+    return np.require(value, requirements=["C", "A"])
+
+
+def _check_dtype(name: str, array: npt.NDArray[Any], scores: npt.NDArray[Any]) -> None:
+    if array.dtype != scores.dtype:
+        raise TypeError(f"{name}: need the scores' {scores.dtype}, got {array.dtype}")
 
 
 def _check_out(
@@ -191,7 +220,14 @@ def _check_out(
     targets: npt.NDArray[Float],
     weight: npt.NDArray[Float] | None,
 ) -> None:
-    _check_array("out", out, scores)
+    if not isinstance(out, np.ndarray) or isinstance(out, np.ma.MaskedArray):
+        raise TypeError(f"out: need a NumPy array to write to, got {type(out).__name__}")
+    _check_dtype("out", out, scores)
+    if not (out.flags.c_contiguous and out.flags.aligned):
+        raise ValueError(
+            f"out: need a C-contiguous, aligned array, got strides {out.strides} of shape "
+            f"{out.shape}; numpy.empty() makes one"
+        )
     if out.shape != scores.shape:
         raise ValueError(f"out: need the scores' shape {scores.shape}, got {out.shape}")
     if not out.flags.writeable:
@@ -203,25 +239,32 @@ def _check_out(
         raise ValueError("out: overlaps the scores without being the same memory")
 
 
-def _description(value: object) -> str:
-    kind = type(value).__name__
-    return f"{kind} of {value.dtype}" if isinstance(value, np.ndarray) else kind
-
-
 def _numbers(name: str, values: Weights) -> npt.NDArray[np.float64]:
     """Weights of channels as the kernel takes them: at least one."""
-    if isinstance(values, (int, float)):
-        _check_weight(name, values)
-        return np.array([values], np.float64)
+    if isinstance(values, (int, float, Number)):
+        value = _float(name, values)
+        _check_weight(name, value)
+        return np.array([value], np.float64)
     given = np.asarray(values)
+    if given.dtype.kind == "O" and given.ndim and all(isinstance(v, Number) for v in given.flat):
+        given = np.array([_float(name, v) for v in given.flat]).reshape(given.shape)
     if given.dtype.kind not in "iuf":
         raise TypeError(f"{name}: need a number or a sequence of them, got {values!r}")
     numbers = given.astype(np.float64)
     if numbers.ndim > 1:
-        raise ValueError(f"{name}: need a number or one a channel, got shape {numbers.shape}")
+        raise ValueError(f"{name}: need a number or one per channel, got shape {numbers.shape}")
     for value in (numbers.min(), numbers.max()) if numbers.size else ():
         _check_weight(name, value)
     return numbers.reshape(-1) if numbers.size else np.ones(1)
+
+
+def _float(name: str, value: Any) -> float:
+    try:
+        return float(value)
+    except OverflowError:
+        raise ValueError(f"{name}: need a number that a float can hold") from None
+    except TypeError:
+        raise TypeError(f"{name}: need a real number, got {value!r}") from None
 
 
 def _check_weight(name: str, value: float) -> None:
@@ -242,14 +285,18 @@ def _a_channel(
     return values
 
 
-def _checked_axis(axis: int, shape: tuple[int, ...]) -> int:
+def _checked_axis(axis: SupportsIndex, shape: tuple[int, ...]) -> int:
     """From the start."""
     ndim = len(shape)
-    if not -ndim <= axis < ndim:
+    try:
+        index = operator.index(axis)
+    except TypeError:
+        raise TypeError(f"axis: need an integer, got {axis!r}") from None
+    if not -ndim <= index < ndim:
         raise ValueError(
             f"axis: need {-ndim} to {ndim - 1} for scores of shape {shape}, got {axis}"
         )
-    return axis % ndim
+    return index % ndim
 
 
 def _inner(shape: tuple[int, ...], axis: int) -> int:
@@ -281,14 +328,16 @@ def _scope(class_balance: str, shape: tuple[int, ...], axis: int) -> tuple[int, 
         return shape[0], _inner(shape, 0)
     if class_balance == "channel":
         return shape[axis], _inner(shape, axis)
-    raise ValueError(f"class_balance: need one of {CLASS_BALANCES}, got {class_balance!r}")
+    raise ValueError(f"class_balance: need one of {get_args(ClassBalance)}, got {class_balance!r}")
 
 
-def _checked_label(ignore_label: float | None) -> float | None:
-    if ignore_label is None or (
-        isinstance(ignore_label, (int, float)) and ignore_label == ignore_label
-    ):
-        return ignore_label
+def _checked_label(ignore_label: Real | None) -> float | None:
+    if ignore_label is None:
+        return None
+    if isinstance(ignore_label, (int, float, Number)):
+        label = _float("ignore_label", ignore_label)
+        if label == label:
+            return label
     raise ValueError(f"ignore_label: need a number or None, got {ignore_label!r}")
 
 
@@ -302,4 +351,4 @@ def _normalizer(normalization: str, shape: tuple[int, ...]) -> float | None:
         return float(math.prod(shape) or 1)
     if normalization == "valid":
         return None
-    raise ValueError(f"normalization: need one of {NORMALIZATIONS}, got {normalization!r}")
+    raise ValueError(f"normalization: need one of {get_args(Normalization)}, got {normalization!r}")

@@ -20,7 +20,7 @@ except ModuleNotFoundError as error:
     ) from None
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Literal
 
 from torch import Tensor
 
@@ -38,6 +38,7 @@ _compiler: Any = getattr(torch, "compiler", None)
 is_dynamo_compiling: Callable[[], bool] = getattr(_compiler, "is_dynamo_compiling", lambda: False)
 _is_autocast_enabled: Any = torch.is_autocast_enabled
 
+Reduction = Literal["none", "mean", "sum"]
 FLOATS = frozenset((torch.float16, torch.bfloat16, torch.float32, torch.float64))
 
 
@@ -49,8 +50,9 @@ class BCEWithLogitsLoss(torch.nn.BCEWithLogitsLoss):
     """
 
     def forward(self, input: Tensor, target: Tensor) -> Tensor:
+        reduction: Any = self.reduction  # a string, to PyTorch's types
         return binary_cross_entropy_with_logits(
-            input, target, self.weight, pos_weight=self.pos_weight, reduction=self.reduction
+            input, target, self.weight, pos_weight=self.pos_weight, reduction=reduction
         )
 
 
@@ -60,7 +62,7 @@ def binary_cross_entropy_with_logits(
     weight: Tensor | None = None,
     size_average: bool | None = None,
     reduce: bool | None = None,
-    reduction: str = "mean",
+    reduction: Reduction = "mean",
     pos_weight: Tensor | None = None,
 ) -> Tensor:
     """Return the loss as torch.nn.functional.binary_cross_entropy_with_logits() does.
@@ -87,7 +89,7 @@ def binary_cross_entropy_with_logits(
     reduction. Targets outside [0, 1] are used as they are, with a UserWarning.
     """
     if size_average is not None or reduce is not None:
-        names = torch.nn.BCEWithLogitsLoss(size_average=size_average, reduce=reduce)
+        names: Any = torch.nn.BCEWithLogitsLoss(size_average=size_average, reduce=reduce)
         reduction = names.reduction
     if weight is None and not is_dynamo_compiling():
         call = kernel.usual_call(input, target, pos_weight, reduction)

@@ -142,25 +142,99 @@ def test_any_combination(problem):
 
 @settings(max_examples=100, deadline=None)
 @given(problems(), st.randoms())
-def test_strides_are_refused_unless_contiguous(problem, random):
-    scores, targets, _ = problem
-    axes = list(range(scores.ndim))
+def test_any_strides(problem, random):
+    """What is not in C's order is copied, with the same result."""
+    arrays, known = list(problem[:2]), lower(problem[2])
+    weight = known.pop("weight")
+    if weight is not None:
+        shape = weight.shape[: arrays[0].ndim]
+        arrays.append(weight.reshape(shape + (1,) * (arrays[0].ndim - len(shape))))
+    axes = list(range(arrays[0].ndim))
     random.shuffle(axes)
-    view, t = scores.transpose(axes), targets.transpose(axes)
-    if view.flags.c_contiguous:
-        check(view, t, normalization="NONE", ignore_label=_label(t))
-    else:
-        with pytest.raises(ValueError, match="scores: need a C-contiguous"):
-            wsl.loss(view, t)
-    for name, arrays in [("scores", (scores[::-1], targets)), ("targets", (scores, targets[::-1]))]:
-        if not arrays[name == "targets"].flags.c_contiguous:
-            with pytest.raises(ValueError, match=f"{name}: need a C-contiguous"):
-                wsl.loss(*arrays)
+    back = sorted(axes, key=axes.__getitem__)
+
+    def shuffled(array):
+        return array.transpose(axes)[::-1].copy()[::-1].transpose(back)
+
+    x, t, *weight = map(shuffled, arrays)
+    got = wsl.loss_and_grad(x, t, weight=weight[0] if weight else None, **known)
+    x, t, *weight = arrays
+    expected = wsl.loss_and_grad(x, t, weight=weight[0] if weight else None, **known)
+    assert got[0] == expected[0] and np.array_equal(got[1], expected[1])
 
 
-def _label(targets):
-    outside = targets[(targets < 0) | (targets > 1)]
-    return float(outside[0]) if outside.size else None
+def unaligned(array):
+    memory = np.empty(array.nbytes + 1, np.uint8)[1:]
+    made = memory.view(array.dtype).reshape(array.shape)
+    made[...] = array
+    assert not made.flags.aligned
+    return made
+
+
+class HasArray:
+    def __init__(self, array):
+        self.array = array
+
+    def __array__(self, dtype=None, copy=None):
+        return self.array
+
+
+class HasDLPack:
+    def __init__(self, array):
+        self.array = array
+
+    def __dlpack__(self, **how):
+        return self.array.__dlpack__(**how)
+
+    def __dlpack_device__(self):
+        return self.array.__dlpack_device__()
+
+
+def tensor(array):
+    return pytest.importorskip("torch", reason="PyTorch is not installed").from_numpy(array)
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [
+        np.asfortranarray,
+        unaligned,
+        HasArray,
+        pytest.param(
+            HasDLPack,
+            marks=pytest.mark.skipif(
+                not hasattr(np, "from_dlpack"), reason="np.from_dlpack() came with NumPy 1.23"
+            ),
+        ),
+        tensor,
+        lambda array: array.view(np.memmap),
+    ],
+)
+def test_kinds_of_arrays(kind):
+    random = np.random.default_rng(11)
+    arrays = [random.random((5, 3)).astype(np.float32) for _ in range(3)]
+    x, t, weight = map(kind, arrays)
+    loss, grad = wsl.loss_and_grad(x, t, weight=weight, cls_weight=[1, 2, 3])
+    expected, exact = wsl.loss_and_grad(*arrays[:2], weight=arrays[2], cls_weight=[1, 2, 3])
+    assert loss == expected and type(grad) is np.ndarray and np.array_equal(grad, exact)
+
+
+def test_kinds_of_numbers():
+    from decimal import Decimal
+    from fractions import Fraction
+
+    t = np.array([[1, 0, 255]], np.float32)
+    x = np.ones_like(t)
+
+    def loss(weight, several, label):
+        known = {"cls_weight": weight, "neg_weight": several, "ignore_label": label}
+        return wsl.loss(x, t, **known)
+
+    expected = loss(2.5, [1.0, 2.0, 3.0], 255)
+    for kind in (np.float32, np.float64, np.float16, Fraction, Decimal):
+        assert loss(kind(2.5), [kind(k) for k in (1, 2, 3)], kind(255)) == expected
+    assert loss(np.array(2.5), np.arange(1, 4), np.uint8(255)) == expected
+    assert loss(2.5, (1, np.int8(2), Fraction(3)), np.int64(255)) == expected
 
 
 SCORES = np.zeros((4, 3), np.float32)
@@ -169,14 +243,19 @@ LINE = np.zeros(25, np.float32)
 READ_ONLY = np.zeros((4, 3), np.float32)
 READ_ONLY.flags.writeable = False
 WRONG = [
-    (TypeError, "scores: need a NumPy array", {"scores": [[0.0] * 3] * 4}),
-    (TypeError, "scores: .* got ndarray of float16", {"scores": SCORES.astype(np.float16)}),
-    (TypeError, "scores: .* got ndarray of >f4", {"scores": SCORES.astype(">f4")}),
-    (TypeError, "scores: .* got ndarray of int64", {"scores": SCORES.astype(np.int64)}),
-    (TypeError, "targets: need .* float32, got .* float64", {"targets": TARGETS.astype(float)}),
+    (TypeError, "scores: need an array, got list", {"scores": [[0.0] * 3] * 4}),
+    (TypeError, "scores: is a masked array", {"scores": np.ma.array(SCORES, mask=True)}),
+    (TypeError, "targets: is a masked array", {"targets": np.ma.array(TARGETS, mask=True)}),
+    (TypeError, "weight: is a masked array", {"weight": np.ma.array(TARGETS, mask=True)}),
+    (TypeError, "out: need .* MaskedArray", {"out": np.ma.array(SCORES)}),
+    (TypeError, "out: need .* got list", {"out": [[0.0] * 3] * 4}),
+    (TypeError, "scores: .* got float16", {"scores": SCORES.astype(np.float16)}),
+    (TypeError, "scores: .* got >f4", {"scores": SCORES.astype(">f4")}),
+    (TypeError, "scores: .* got int64", {"scores": SCORES.astype(np.int64)}),
+    (TypeError, "targets: need .* float32, got float64", {"targets": TARGETS.astype(float)}),
     (TypeError, "weight: need .* got list", {"weight": [1.0]}),
-    (TypeError, "weight: need .* got .* float64", {"weight": np.ones(4)}),
-    (TypeError, "out: need .* got .* float64", {"out": np.ones((4, 3))}),
+    (TypeError, "weight: need .* float32, got float64", {"weight": np.ones(4)}),
+    (TypeError, "out: need .* float32, got float64", {"out": np.ones((4, 3))}),
     (TypeError, "cls_weight: need a number", {"cls_weight": "heavy"}),
     (TypeError, "cls_weight: need a number", {"cls_weight": None}),
     (ValueError, "at least one axis", {"scores": SCORES[0, 0:1].reshape(()), "targets": TARGETS}),
@@ -200,6 +279,14 @@ WRONG = [
     (ValueError, "cls_weight: .* got shape", {"cls_weight": [[1, 2, 3]]}),
     (ValueError, "axis: need -2 to 1", {"cls_weight": [1, 2, 3], "axis": 2}),
     (ValueError, "axis: need -2 to 1", {"class_balance": "channel", "axis": -3}),
+    (TypeError, "axis: need an integer, got None", {"cls_weight": [1, 2, 3], "axis": None}),
+    (TypeError, "axis: need an integer, got 1.0", {"cls_weight": [1, 2, 3], "axis": 1.0}),
+    (ValueError, "axis: need -2 to 1", {"cls_weight": [1, 2, 3], "axis": 10**400}),
+    (ValueError, "cls_weight: need a number that a float", {"cls_weight": 10**400}),
+    (ValueError, "neg_weight: need a number that a float", {"neg_weight": [1, 2, 10**400]}),
+    (ValueError, "ignore_label: need a number that a float", {"ignore_label": 10**400}),
+    (TypeError, "cls_weight: need a real number", {"cls_weight": 1j}),
+    (TypeError, "cls_weight: need a number or", {"cls_weight": [1, None, 3]}),
     (ValueError, "weight: each axis", {"weight": np.ones(3, np.float32)}),
     (ValueError, "weight: each axis", {"weight": np.ones((4, 3, 2), np.float32)}),
     (ValueError, "weight: 3 of 12", {"weight": np.array([1, -1, 1, 1], np.float32)}),

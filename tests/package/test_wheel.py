@@ -6,6 +6,7 @@ import subprocess
 import sys
 import tarfile
 import textwrap
+import zipfile
 
 import pytest
 
@@ -18,6 +19,7 @@ import weighted_sigmoid_loss as wsl
 scores: npt.NDArray[np.float32] = np.zeros((3, 2), np.float32)
 loss, grad = wsl.loss_and_grad(scores, scores, cls_weight=[1.0, 2.5], out=scores)
 other: float = wsl.loss(scores, scores, class_balance="batch") + loss
+scalars: float = wsl.loss(scores, scores, cls_weight=np.float32(2), ignore_label=np.int8(-1))
 same: npt.NDArray[np.float32] = grad
 """
 TORCH_CLIENT = """
@@ -121,6 +123,34 @@ def test_import_is_quick():
     ]
     numpy, ours = map(min, zip(*turns))
     assert ours < 1.5 * numpy
+
+
+def test_names_are_shown_before_first_use():
+    python(
+        """
+        import weighted_sigmoid_loss as wsl
+        assert {"loss", "loss_and_grad"} <= set(dir(wsl))
+        assert "normalizer" in wsl.loss_and_grad.__doc__
+        before = {*globals(), "before"}
+        from weighted_sigmoid_loss import *
+        assert {*globals()} - before == {"loss", "loss_and_grad"}
+        """
+    )
+
+
+def test_version(wheel):
+    argv = [sys.executable, "-m", "weighted_sigmoid_loss", "--version"]
+    said = subprocess.run(argv, capture_output=True, text=True, check=True).stdout
+    name, version = said.split()
+    assert wheel.name.startswith(f"{name.replace('-', '_')}-{version}-")
+
+
+def test_description_has_no_link_that_an_index_cannot_follow(wheel):
+    with zipfile.ZipFile(wheel) as archive:
+        (metadata,) = [name for name in archive.namelist() if name.endswith("/METADATA")]
+        text = archive.read(metadata).decode()
+    assert "Keywords:" in text and "Classifier: Intended Audience" in text
+    assert not re.findall(r"\]\((?!#|https?:)", text)
 
 
 def test_instruction_set_can_be_forced():
