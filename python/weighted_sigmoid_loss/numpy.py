@@ -198,15 +198,19 @@ def _array(name: str, value: Any) -> npt.NDArray[Any]:
             value = np.from_dlpack(value)
         else:
             raise TypeError(f"{name}: need an array, got {type(value).__name__}")
+    _check_mask(name, value)
+    flags = value.flags
+    if flags.c_contiguous and flags.aligned:
+        return value
+    return np.require(value, requirements=["C", "A"])
+
+
+def _check_mask(name: str, value: object) -> None:
     if isinstance(value, np.ma.MaskedArray):
         raise TypeError(
             f"{name}: is a masked array, whose mask would not count; leave elements out by "
             "targets.filled(-1) and ignore_label=-1, or by weight"
         )
-    flags = value.flags
-    if flags.c_contiguous and flags.aligned:
-        return value
-    return np.require(value, requirements=["C", "A"])
 
 
 def _check_dtype(name: str, array: npt.NDArray[Any], scores: npt.NDArray[Any]) -> None:
@@ -245,6 +249,7 @@ def _numbers(name: str, values: Weights) -> npt.NDArray[np.float64]:
         value = _float(name, values)
         _check_weight(name, value)
         return np.array([value], np.float64)
+    _check_mask(name, values)
     given = np.asarray(values)
     if given.dtype.kind == "O" and given.ndim and all(isinstance(v, Number) for v in given.flat):
         given = np.array([_float(name, v) for v in given.flat]).reshape(given.shape)

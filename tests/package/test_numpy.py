@@ -247,6 +247,11 @@ WRONG = [
     (TypeError, "scores: is a masked array", {"scores": np.ma.array(SCORES, mask=True)}),
     (TypeError, "targets: is a masked array", {"targets": np.ma.array(TARGETS, mask=True)}),
     (TypeError, "weight: is a masked array", {"weight": np.ma.array(TARGETS, mask=True)}),
+    (
+        TypeError,
+        "cls_weight: is a masked",
+        {"cls_weight": np.ma.array([1.0, 2, 3], mask=[0, 1, 0])},
+    ),
     (TypeError, "out: need .* MaskedArray", {"out": np.ma.array(SCORES)}),
     (TypeError, "out: need .* got list", {"out": [[0.0] * 3] * 4}),
     (TypeError, "scores: .* got float16", {"scores": SCORES.astype(np.float16)}),
