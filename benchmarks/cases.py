@@ -19,11 +19,11 @@ def cases(count):
     images = (16, 64, pixels // width, width)
     return [
         case(PLAIN, "plain", images),
-        case("channel-wide", "a weight a channel", wide, by_channel=True),
-        case("channel-attributes", "a weight a channel", attributes, by_channel=True),
-        case("channel-images", "a weight a channel", images, by_channel=True),
-        case("element", "a weight an element", images, weight_shape=images),
-        case("pixel", "a weight a pixel", images, weight_shape=(16, 1, *images[2:])),
+        case("channel-wide", "a weight per channel", wide, by_channel=True),
+        case("channel-attributes", "a weight per channel", attributes, by_channel=True),
+        case("channel-images", "a weight per channel", images, by_channel=True),
+        case("element", "a weight per element", images, weight_shape=images),
+        case("pixel", "a weight per pixel", images, weight_shape=(16, 1, *images[2:])),
         case("ignore", "a tenth of the targets ignored", images, ignored=0.1),
         case("batch", "class_balance: BATCH", images, class_balance="BATCH"),
         case("instance", "class_balance: INSTANCE", images, class_balance="INSTANCE"),

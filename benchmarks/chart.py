@@ -1,4 +1,4 @@
-"""The picture of a report: time an element against the size, one panel a number of threads."""
+"""The picture of a report: time per element against the size, one panel per number of threads."""
 
 import io
 import math
@@ -140,7 +140,7 @@ def title(report, results):
         best = INSTRUCTION_SETS[results.best_set]
         where = f"{machine['cpu']}, {machine['cores']} cores, {best}"
     return (
-        "Forward and backward of the weighted sigmoid cross-entropy, float32: time an element\n"
+        "Forward and backward of the weighted sigmoid cross-entropy, float32: time per element\n"
         f"{where}; medians of {report['settings']['turns']} turns, {report['date']}; "
         "each against the others in one run"
     )
@@ -163,7 +163,7 @@ def draw(report, path):
         set_axes(axes, results)
     heights = [y for end in ends for line in end.lines for y in line.get_ydata()]
     panels[0][0].set_ylim(min(heights) / 1.6, max(heights) * 1.4)
-    panels[0][0].set_ylabel("nanoseconds an element")
+    panels[0][0].set_ylabel("nanoseconds per element")
     for axes, threads in zip(panels[0], results.threads):
         if results.device.name == "cpu":
             draw_caches(axes, report["machine"]["caches"], threads)

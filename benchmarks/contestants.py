@@ -19,7 +19,7 @@ class Contestant:
     # By device that it is measured on, how many arrays of the problem's size it holds at its peak;
     # these were measured.
     arrays: dict
-    bytes: int = 0  # what an element of float32 takes at the least, where that is known
+    bytes: int = 0  # the least that an element of float32 takes, where that is known
     color: str = TEAL  # of its curve
     dashes: object = SOLID
     is_drawn: bool = True

@@ -45,7 +45,7 @@ class Shown:
 
     @staticmethod
     def cost(count):
-        """What a size takes, roughly: so much for each, and so much an element."""
+        """What a size takes, roughly: a constant, and a time per element."""
         return (1 << 20) + count
 
     def begin(self, description, count):

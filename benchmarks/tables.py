@@ -1,6 +1,6 @@
 """A report as text: times and ratios. Made from report.json alone."""
 
-from benchmarks.contestants import ONE_PASS
+from benchmarks.contestants import LAYER, ONE_PASS
 from benchmarks.devices import ATTRIBUTES
 from benchmarks.report import PLAIN, Results, in_words, ratio, size_name
 
@@ -112,13 +112,13 @@ def gpu_columns(results, _, count):
 
 
 def size_table(results, dtype, threads):
-    """Every size: an element's time, or on a GPU, which takes as long for a few, a step's."""
+    """Every size: time per element, or per step on a GPU, which takes as long for a few elements."""
     baseline = results.device.baseline
     sizes = [n for n in results.sizes(dtype) if results.median(baseline, n, threads, dtype)]
     if not sizes:
         return []
     on_gpu = results.device.name == "gpu"
-    words = f"ns an element, {dtype}, {in_words(threads)}"
+    words = f"ns per element, {dtype}, {in_words(threads)}"
     rows = [["microseconds a step" if on_gpu else words, *map(size_name, sizes)]]
     for name, label in results.labels.items():
         steps = [results.median(name, count, threads, dtype) for count in sizes]
@@ -127,8 +127,8 @@ def size_table(results, dtype, threads):
     return align(rows)
 
 
-def package_table(results):
-    """What is called from Python, our package among it: microseconds and milliseconds."""
+def summary_table(results):
+    """The best of ours and what people use instead, a small step and a large one."""
     headline = results.device.headline
     units = [
         (n, unit) for n, unit in ((ATTRIBUTES, 1e-6), (headline, 1e-3)) if n in results.sizes()
@@ -139,9 +139,9 @@ def package_table(results):
         f"{size_name(count)}, {'ms' if unit == 1e-3 else 'us'}, {in_words(threads)}"
         for count, unit, threads in columns
     ]
-    families = (ONE_PASS, "front-numpy", "front-torch", "front-torch-channels")
+    families = (LAYER, ONE_PASS, "front-numpy", "front-torch", "front-torch-channels")
     ours = map(results.best, families)
-    others = ("torch-overhead", "torch", "torch-channels", "torch-compile", "jax", "article")
+    others = ("upstream", "article", "torch", "torch-channels", "torch-compile", "jax")
     for name in (*ours, *others):
         steps = [results.median(name, count, threads) for count, _, threads in columns]
         if any(steps):
@@ -165,7 +165,7 @@ def case_table(results):
 
 
 def growth(results):
-    """How evenly time grows: the layer's time an element from where it leaves L2 on."""
+    """How evenly time grows: the layer's time per element from where it leaves L2 on."""
     level2 = results.report["machine"]["caches"].get("L2", 0) * results.all_threads
     sizes = [n for n in results.sizes() if 12 * n > level2]  # three arrays of floats
     steps = {n: results.median(results.layer, n) for n in sizes}
@@ -175,7 +175,7 @@ def growth(results):
     low, high = min(each.values()), max(each.values())
     return [
         f"our layer from {size_name(min(each))}, which L2 does not hold, to {size_name(max(each))} "
-        f"elements: {low:.2f} to {high:.2f} ns an element"
+        f"elements: {low:.2f} to {high:.2f} ns per element"
     ]
 
 
@@ -205,6 +205,6 @@ def text(report):
         for threads in results.threads
     ]
     if results.device.name == "cpu":
-        sections += [package_table(results), case_table(results), growth(results)]
+        sections += [summary_table(results), case_table(results), growth(results)]
     sections.append(remarks(report))
     return "\n\n".join("\n".join(section) for section in sections if section)

@@ -297,13 +297,22 @@ def test_committed_results_miss_what_the_bounds_name():
     assert run_program(COMMITTED / "report.json", module="benchmarks.bounds").returncode == 0
 
 
-@pytest.mark.parametrize("file", ["README.md", "README.zh-CN.md"])
-def test_readmes_show_the_committed_table(file):
+SHOWN_IN = [
+    "README.md",
+    "README.zh-CN.md",
+    "docs/python.md",
+    "docs/python.zh-CN.md",
+    "benchmarks/README.md",
+]
+
+
+@pytest.mark.parametrize("file", SHOWN_IN)
+def test_documents_show_the_committed_tables(file):
     text = (ROOT / file).read_text(encoding="utf-8")
     (shown,) = re.findall(r"<!-- speed table -->\n```text\n(.*?)\n```", text, re.DOTALL)
     committed = (COMMITTED / "report.txt").read_text(encoding="utf-8")
     assert all(section in committed for section in shown.split("\n\n"))
-    assert "16,777,216 elements" in shown
+    assert "our layer" in shown
 
 
 @pytest.mark.parametrize("made_up", [made_up_report, made_up_gpu_report])

@@ -9,6 +9,7 @@ import caffe
 import h5py
 import numpy as np
 import pytest
+from caffe import layers
 from caffe.proto import caffe_pb2
 from google.protobuf import text_format
 
@@ -19,8 +20,12 @@ ROOT = Path(__file__).resolve().parent.parent
 READMES = ["README.md", "README.zh-CN.md"]
 DERIVATIONS = ["docs/derivation.md", "docs/derivation.zh-CN.md"]
 FORKS = ["docs/forks.md", "docs/forks.zh-CN.md"]
+LAYERS = ["docs/layer.md", "docs/layer.zh-CN.md"]
+RECIPES = ["docs/recipes.md", "docs/recipes.zh-CN.md"]
 TOOLS = ["docs/tools.md", "docs/tools.zh-CN.md"]
+TROUBLES = ["docs/troubleshooting.md", "docs/troubleshooting.zh-CN.md"]
 PYTHON = ["docs/python.md", "docs/python.zh-CN.md"]
+TRANSLATED = [READMES, DERIVATIONS, FORKS, LAYERS, PYTHON, RECIPES, TOOLS, TROUBLES]
 DOCUMENTS = [
     *READMES,
     "CHANGELOG.md",
@@ -156,7 +161,7 @@ def test_prototxt_trains(text, tmp_path):
 
 
 @pytest.mark.usefixtures("article_layer")
-@pytest.mark.parametrize("document", READMES)
+@pytest.mark.parametrize("document", LAYERS)
 def test_native_layer_computes_what_the_articles_does(document, tmp_path):
     nets = [parse(text) for text in blocks(document, "prototxt")]
     (old,) = (i for i, net in enumerate(nets) if net.layer[0].type == "Python")
@@ -168,12 +173,13 @@ def test_native_layer_computes_what_the_articles_does(document, tmp_path):
 
 
 @pytest.mark.parametrize("document", READMES)
-def test_python_runs(document, capsys):
-    (text,) = (block for block in blocks(document, "python") if "caffe" in block)
-    exec(text, {})
-    net = parse(capsys.readouterr().out)
-    assert net.layer[-1].type == TYPE
-    assert net.layer[-1].sigmoid_cross_entropy_weight_loss_param.cls_weight == [1, 12.5, 80]
+def test_netspec_makes_the_layer(document):
+    (call,) = re.findall(r"`L\.(\w+\(.*?\))`", prose(document))
+    scores, targets = layers.DummyData(ntop=2)
+    made = eval(f"layers.{call}", {"layers": layers, "scores": scores, "targets": targets})
+    layer = made.to_proto().layer[-1]
+    assert layer.type == TYPE
+    assert layer.sigmoid_cross_entropy_weight_loss_param.cls_weight == [1, 12.5, 80]
 
 
 # Tables of parameters
@@ -220,20 +226,18 @@ def test_table_of_parameters_names_every_value(document):
             assert is_default or f"`{value.name}`" in meanings[field.name]
 
 
-@pytest.mark.parametrize("document", READMES)
+@pytest.mark.parametrize("document", LAYERS)
 def test_table_of_caffes_fields(document, tmp_path):
     """The fields exist, and setting one to the default that the table says changes nothing."""
-    plain = parse(blocks(document, "prototxt")[0])
-    expected, _ = run(load(plain, tmp_path))
+    text = blocks(READMES[0], "prototxt")[0]
+    expected, _ = run(load(parse(text), tmp_path))
     for name, default, _ in table_with(document, "loss_weight"):
-        net = parse(blocks(document, "prototxt")[0])
-        *outer, field = name.split(".")
-        message = net.layer[0]
-        for part in outer:
-            message = getattr(message, part)
-        assert field in message.DESCRIPTOR.fields_by_name
+        net = parse(text)
+        of_layer = name in net.layer[0].DESCRIPTOR.fields_by_name
+        message = net.layer[0] if of_layer else net.layer[0].loss_param
+        assert name in message.DESCRIPTOR.fields_by_name
         if default not in NONE:
-            text_format.Merge(f"{field}: {default}", message)
+            text_format.Merge(f"{name}: {default}", message)
             assert run(load(net, tmp_path))[0] == expected
 
 
@@ -288,7 +292,7 @@ def test_bounds_are_those_of_the_code(document):
             assert bound == stated[-1], function
 
 
-@pytest.mark.parametrize("document", READMES)
+@pytest.mark.parametrize("document", TOOLS)
 def test_output_of_class_weights(document, tmp_path, monkeypatch, tools_command):
     """On labels with the counts of the demo's training set."""
     (shown,) = (text for text in blocks(document, "text") if "data/train-seed1.txt" in text)
@@ -395,7 +399,7 @@ def test_options_exist(document):
             assert f'"{option}"' in read(program[0]), text
 
 
-@pytest.mark.parametrize("document", READMES)
+@pytest.mark.parametrize("document", TROUBLES)
 def test_messages_are_ours(document):
     sources = [
         path
@@ -422,7 +426,7 @@ def shape(document):
     return [len(marks) for marks, _ in headings(document)]
 
 
-@pytest.mark.parametrize(("english", "chinese"), [READMES, DERIVATIONS, FORKS, TOOLS, PYTHON])
+@pytest.mark.parametrize(("english", "chinese"), TRANSLATED)
 def test_languages_have_the_same_parts(english, chinese):
     assert shape(english) == shape(chinese)
     assert [len(rows) for rows in tables(english)] == [len(rows) for rows in tables(chinese)]
@@ -434,7 +438,7 @@ def test_languages_have_the_same_parts(english, chinese):
         assert [without_comments(b) for b in one] == [without_comments(b) for b in other]
 
 
-@pytest.mark.parametrize(("english", "chinese"), [READMES, DERIVATIONS, FORKS, TOOLS, PYTHON])
+@pytest.mark.parametrize(("english", "chinese"), TRANSLATED)
 def test_languages_have_the_same_formulas_and_figures(english, chinese):
     formulas = [re.findall(r"^ {4}\S.*$", prose(d), re.MULTILINE) for d in (english, chinese)]
     assert formulas[0] == formulas[1]

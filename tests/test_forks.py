@@ -212,9 +212,9 @@ def test_generated_file_of_the_former_proto_is_named(copy):
     assert "note:" not in apply(copy).stdout
 
 
-def test_readmes_commands_print_what_it_says(tmp_path, pristine):
+def test_documents_commands_print_what_it_says(tmp_path, pristine):
     """On the fork that it names, and a stand-in for one that is refused."""
-    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    text = (ROOT / "docs" / "forks.md").read_text(encoding="utf-8")
     block = re.search(r"<!-- apply output -->\n```console\n(.*?)```", text, re.DOTALL)[1]
     try:
         _real_trees.TREES["brocolli-9.0.2"](tmp_path / "ssd")

@@ -24,7 +24,7 @@ try:
     from . import longtail
     from .calibration import evaluate_calibration
     from .evaluate import evaluate
-    from .plot import plot
+    from .plot import plot, plot_rare_class
     from .report import text
     from .schemes import BETA, SCHEMES, class_weights
     from .scoring import probabilities, score_runs
@@ -119,6 +119,7 @@ def main(argv=None):
     found = probabilities(install.pycaffe(), folders, split.test.images, scores)
     report = make_report(split, records, scores, found, install.library_digest())
     plot(report, scores, found, split, args.output / "report.png")
+    plot_rare_class(report, scores, split, args.output / "rare-class.png")
     write_report(args.output, report, text(report))
     return 0
 

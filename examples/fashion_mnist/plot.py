@@ -1,4 +1,4 @@
-"""The picture of a report: precision-recall, F1 a class, loss curves, reliability diagrams."""
+"""The pictures of a report: one of a rare class, and one of everything that was measured."""
 
 import matplotlib
 
@@ -10,7 +10,7 @@ from sklearn.metrics import precision_recall_curve
 
 from ..common import save_figure
 from . import calibration
-from .evaluate import ROWS
+from .evaluate import CUT, ROWS
 from .longtail import CLASSES, one_vs_rest
 from .schemes import BASELINE, DEFAULT, SCHEMES
 
@@ -53,7 +53,7 @@ def plot_precision_recall(axes, c, scores, targets, report):
 
 
 def plot_f1(axes, report):
-    """F1 a class, commonest to rarest: what 0.5 cuts off, and what another cut gets back."""
+    """F1 per class, commonest to rarest: what 0.5 cuts off, and what another cut gets back."""
     x = np.arange(len(CLASSES))
     for shift, row in zip((-0.24, -0.08, 0.08, 0.24), ROWS):
         values = report["results"][row.name]["summary"]["per_class"]["f1"]
@@ -73,7 +73,7 @@ def plot_f1(axes, report):
     for left in x[::2]:
         axes.axvspan(left - 0.5, left + 0.5, color="#f4f4f4", zorder=0)
     axes.set_xlim(-0.5, len(CLASSES) - 0.5)
-    axes.set_title("F1 a class, with its number of training images", fontsize=11)
+    axes.set_title("F1 per class, with its number of training images", fontsize=11)
     axes.legend(loc="lower left", fontsize=9, frameon=False)
 
 
@@ -124,7 +124,7 @@ def plot_reliability(axes, scheme, probabilities, split, report):
 
 
 def plot_ece(axes, report):
-    """A class, commonest to rarest, on a logarithmic axis."""
+    """Per class, commonest to rarest, on a logarithmic axis."""
     x = np.arange(len(CLASSES))
     for shift, row in zip(np.linspace(-0.3, 0.3, len(calibration.ROWS)), calibration.ROWS):
         values = report["calibration"][row.name]["summary"]["per_class"]["ece"]
@@ -138,7 +138,7 @@ def plot_ece(axes, report):
         )
     axes.set_yscale("log")
     axes.set_xticks(x, [f"{n:,}" for n in report["data"]["counts"]], fontsize=7)
-    axes.set_title("ECE a class, by its training images", fontsize=11)
+    axes.set_title("ECE per class, by its training images", fontsize=11)
 
 
 def title(report):
@@ -155,8 +155,54 @@ def title(report):
     )
 
 
+def operating_point(axes, c, row, report, words, offset):
+    """Where a row of the report cuts a class: a dot on its curve, with its recall."""
+    per_class = report["results"][row]["summary"]["per_class"]
+    recall, precision = (per_class[metric][c]["mean"] for metric in ("recall", "precision"))
+    scheme = next(found.scheme for found in ROWS if found.name == row)
+    axes.plot(recall, precision, "D" if row == CUT else "o", color=COLORS[scheme], ms=9, zorder=3)
+    axes.annotate(
+        f"{words}:\nfinds {recall:.0%}, {precision:.0%} of these right",
+        (recall, precision),
+        offset,
+        textcoords="offset points",
+        fontsize=10,
+        color=COLORS[scheme],
+        arrowprops={"arrowstyle": "-", "color": COLORS[scheme], "lw": 0.8},
+    )
+
+
+def plot_rare_class(report, scores, split, path):
+    """Precision and recall of the class that gains most, and where each network is cut."""
+    c = CLASSES.index("Shirt")
+    targets = one_vs_rest(split.test.labels)
+    figure, axes = plt.subplots(figsize=(8.5, 4.6), layout="constrained")
+    for scheme in (BASELINE, DEFAULT):
+        curves = [
+            precision_at_recall(values[:, c], targets[:, c])
+            for (name, _), values in scores.items()
+            if name == scheme
+        ]
+        ap = report["results"][scheme]["summary"]["per_class"]["average_precision"][c]["mean"]
+        weighted = "unweighted" if scheme == BASELINE else "class weights"
+        band(axes, RECALL, curves, scheme, f"{weighted}: average precision {ap:.2f}")
+    operating_point(axes, c, BASELINE, report, "unweighted, cut at 0.5", (18, -40))
+    operating_point(axes, c, CUT, report, "unweighted, threshold moved", (-150, -70))
+    operating_point(axes, c, DEFAULT, report, "class weights, cut at 0.5", (20, 24))
+    axes.set(xlabel="recall", ylabel="precision", xlim=(-0.01, 1), ylim=(0, 1.03))
+    axes.set_title(
+        f"A rare class: {CLASSES[c].lower()}s, {report['data']['counts'][c]} of "
+        f"{sum(report['data']['counts']):,} training images",
+        fontsize=12,
+    )
+    axes.legend(loc="lower left", frameon=False)
+    axes.spines[["top", "right"]].set_visible(False)
+    save_figure(figure, path)
+    plt.close(figure)
+
+
 def plot(report, scores, probabilities, split, path):
-    """Write the PNG. scores: {(scheme, seed): (N, 10)}; probabilities: see scoring."""
+    """Write the PNG of everything. scores: {(scheme, seed): (N, 10)}; probabilities: see scoring."""
     targets = one_vs_rest(split.test.labels)
     figure = plt.figure(figsize=(15, 12.6), layout="constrained")
     grid = figure.add_gridspec(3, RARE)
