@@ -44,7 +44,8 @@ def test_reports(finished):
     output, done = finished
     report = json.loads((output / "report.json").read_text(encoding="utf-8"))
     assert done.stdout.startswith((output / "report.txt").read_text(encoding="utf-8"))
-    assert (output / "report.png").read_bytes()[:8] == b"\x89PNG\r\n\x1a\n"
+    for name in ("report.png", "rare-class.png"):
+        assert (output / name).read_bytes()[:8] == b"\x89PNG\r\n\x1a\n"
     assert len(trained(done)) == len(report["runs"]) == RUNS
     assert set(report["results"]) == {
         "unweighted",

@@ -6,13 +6,13 @@ matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.ticker import LogLocator, NullLocator
-from sklearn.metrics import precision_recall_curve
+from sklearn.metrics import precision_recall_curve, precision_score, recall_score
 
 from ..common import save_figure
 from . import calibration
 from .evaluate import CUT, ROWS
 from .longtail import CLASSES, one_vs_rest
-from .schemes import BASELINE, DEFAULT, SCHEMES
+from .schemes import BASELINE, DEFAULT, SCHEMES, class_weights
 
 COLORS = {"unweighted": "#7f7f7f", "effective_number": "#c8102e", "ratio": "#1f6fb4"}
 RARE = 4
@@ -155,20 +155,23 @@ def title(report):
     )
 
 
-def operating_point(axes, c, row, report, words, offset):
-    """Where a row of the report cuts a class: a dot on its curve, with its recall."""
-    per_class = report["results"][row]["summary"]["per_class"]
-    recall, precision = (per_class[metric][c]["mean"] for metric in ("recall", "precision"))
-    scheme = next(found.scheme for found in ROWS if found.name == row)
-    axes.plot(recall, precision, "D" if row == CUT else "o", color=COLORS[scheme], ms=9, zorder=3)
+def operating_point(axes, c, row, scores, split, words, offset):
+    """Where a row of the report cuts a class, of all seeds together: a dot, with its figures."""
+    runs = [values[:, c] for (scheme, _), values in scores.items() if scheme == row.scheme]
+    weight = class_weights(row.cut or BASELINE, split.counts)[c]
+    chosen = np.concatenate(runs) > -np.log(weight)
+    targets = np.tile(one_vs_rest(split.test.labels)[:, c], len(runs))
+    recall, precision = recall_score(targets, chosen), precision_score(targets, chosen)
+    color = COLORS[row.scheme]
+    axes.plot(recall, precision, "D" if row.cut else "o", color=color, ms=9, zorder=3)
     axes.annotate(
         f"{words}:\nfinds {recall:.0%}, {precision:.0%} of these right",
         (recall, precision),
         offset,
         textcoords="offset points",
         fontsize=10,
-        color=COLORS[scheme],
-        arrowprops={"arrowstyle": "-", "color": COLORS[scheme], "lw": 0.8},
+        color=color,
+        arrowprops={"arrowstyle": "-", "color": color, "lw": 0.8},
     )
 
 
@@ -186,9 +189,14 @@ def plot_rare_class(report, scores, split, path):
         ap = report["results"][scheme]["summary"]["per_class"]["average_precision"][c]["mean"]
         weighted = "unweighted" if scheme == BASELINE else "class weights"
         band(axes, RECALL, curves, scheme, f"{weighted}: average precision {ap:.2f}")
-    operating_point(axes, c, BASELINE, report, "unweighted, cut at 0.5", (18, -40))
-    operating_point(axes, c, CUT, report, "unweighted, threshold moved", (-150, -70))
-    operating_point(axes, c, DEFAULT, report, "class weights, cut at 0.5", (20, 24))
+    cuts = {
+        BASELINE: ("unweighted, cut at 0.5", (8, -110)),
+        CUT: ("unweighted, threshold moved", (20, -135)),
+        DEFAULT: ("class weights, cut at 0.5", (20, 24)),
+    }
+    for row in ROWS:
+        if row.name in cuts:
+            operating_point(axes, c, row, scores, split, *cuts[row.name])
     axes.set(xlabel="recall", ylabel="precision", xlim=(-0.01, 1), ylim=(0, 1.03))
     axes.set_title(
         f"A rare class: {CLASSES[c].lower()}s, {report['data']['counts'][c]} of "
