@@ -47,7 +47,9 @@ def test_torch_script_gives_the_same_gradient(root, document):
     shown = fenced(root, MANUALS[0], "text")[0]
     # The mean is over 4 elements, and the normalizer of the other is 2.
     of_numpy = [float(number) / 2 for number in numbers.findall(shown)[1:]]
-    of_torch = [float(n) for n in numbers.findall(output("-c", script(root, document, with_torch=True)))]
+    of_torch = [
+        float(n) for n in numbers.findall(output("-c", script(root, document, with_torch=True)))
+    ]
     assert of_torch == pytest.approx(of_numpy, rel=1e-4)
 
 
