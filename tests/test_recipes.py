@@ -1,4 +1,4 @@
-"""docs/recipes.md: every net trains as it stands, and its loss is that of the labels that went in."""
+"""docs/recipes.md: every net trains as it stands, with the loss of the labels that went in."""
 
 import os
 import re
