@@ -124,23 +124,21 @@ def test_masks(folder):
     assert_loss(folder.forward(), targets, cls_weight=20, normalization="FULL")
 
 
+RCF = {"class_balance": "INSTANCE", "neg_weight": 1.1, "ignore_label": 2}
 # The rule of each, from gray values, and the loss: of HED's and RCF's authors, and PyTorch's.
 EDGES = {
-    "hed.prototxt": (lambda gray: gray >= 128, {"class_balance": "INSTANCE"}),
-    "rcf.prototxt": (
-        lambda gray: np.select([gray == 0, gray == 255], [0, 1], 2),
-        {"class_balance": "INSTANCE", "neg_weight": 1.1, "ignore_label": 2},
-    ),
-    "rcf_half.prototxt": (
-        lambda gray: np.select([gray == 0, gray < 127.5], [0, 2], 1),
-        {"class_balance": "INSTANCE", "neg_weight": 1.1, "ignore_label": 2},
-    ),
+    "hed": ("hed.prototxt", lambda gray: gray >= 128, {"class_balance": "INSTANCE"}),
+    "rcf": ("rcf.prototxt", lambda gray: np.select([gray == 0, gray == 255], [0, 1], 2), RCF),
+    "half": ("rcf.prototxt", lambda gray: np.select([gray == 0, gray < 127.5], [0, 2], 1), RCF),
 }
 
 
-@pytest.mark.parametrize("recipe", EDGES)
-def test_edges(folder, recipe):
-    rule, keywords = EDGES[recipe]
+@pytest.mark.parametrize("name", EDGES)
+def test_edges(folder, monkeypatch, name):
+    recipe, rule, keywords = EDGES[name]
+    if name == "half":
+        text = BLOCKS[recipe].replace("threshold: 254.5", "threshold: 127.25")
+        monkeypatch.setitem(BLOCKS, recipe, text)
     shares = np.array([0, 51, 102, 127, 128, 153, 204, 255], np.uint8)
     masks = folder.random.choice(shares, (4, 6, 9))
     folder.write_images("images", folder.random.integers(0, 256, (4, 6, 9, 3), dtype=np.uint8))
