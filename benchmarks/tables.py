@@ -112,7 +112,7 @@ def gpu_columns(results, _, count):
 
 
 def size_table(results, dtype, threads):
-    """Every size: time per element, or per step on a GPU, which takes as long for a few elements."""
+    """Every size: time per element, or per step on a GPU, where few elements take as long."""
     baseline = results.device.baseline
     sizes = [n for n in results.sizes(dtype) if results.median(baseline, n, threads, dtype)]
     if not sizes:
