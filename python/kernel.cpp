@@ -10,8 +10,6 @@
 #include <cmath>
 #include <cstddef>
 #include <cstdint>
-#include <functional>
-#include <numeric>
 #include <optional>  // NOLINT(build/include_order)
 #include <stdexcept>
 #include <string>
@@ -50,38 +48,15 @@ kernel::Axis AxisOf(std::size_t size, std::size_t inner, std::size_t count) {
 
 using Shape = std::vector<std::size_t>;
 
-/// Weights with as many axes as the scores, each of the same length or 1.
 template <typename T>
 kernel::ElementWeights<T> WeightsOf(const T* data, const Shape& of_weight,
                                     const Shape& of_scores) {
-  Require(of_weight.size() == of_scores.size(),
-          "weight and scores differ in axes");
-  kernel::ElementWeights<T> merged;
-  merged.data = data;
-  bool was_broadcast = false;
-  for (std::size_t k = 0; k < of_scores.size(); ++k) {
-    const bool broadcast = of_weight[k] == 1;
-    Require(broadcast || of_weight[k] == of_scores[k],
-            "weight does not fit the scores");
-    if (of_scores[k] == 1) {
-      continue;
-    }
-    if (merged.axes > 0 && broadcast == was_broadcast) {
-      merged.size[merged.axes - 1] *= of_scores[k];
-    } else {
-      Require(merged.axes < kernel::kMaxAxes, "weight has too many axes");
-      merged.size[merged.axes++] = of_scores[k];
-    }
-    const std::size_t stride =
-        std::accumulate(of_weight.begin() + k + 1, of_weight.end(),
-                        std::size_t(1), std::multiplies<std::size_t>());
-    merged.stride[merged.axes - 1] = broadcast ? 0 : stride;
-    was_broadcast = broadcast;
-  }
-  if (merged.axes == 0) {  // one element
-    merged.size[0] = merged.stride[0] = merged.axes = 1;
-  }
-  return merged;
+  kernel::ElementWeights<T> weight;
+  weight.data = data;
+  Require(kernel::SetAxes(of_scores.data(), of_scores.size(), of_weight.data(),
+                          of_weight.size(), &weight),
+          "weight does not fit the scores");
+  return weight;
 }
 
 template <typename T>

@@ -17,7 +17,6 @@
 #include <vector>
 
 #include "caffe/test/weighted_sigmoid_loss_walk.hpp"
-#include "functions.hpp"  // NOLINT(build/include)
 
 #ifdef HAS_QUADMATH
 #include <quadmath.h>
@@ -79,15 +78,15 @@ class Progress {
 /// What is found out about some functions, on all arguments they are for.
 template <typename T>
 struct FunctionReport {
-  explicit FunctionReport(const Functions<T>& the_functions)
-      : functions(the_functions), exp_negative(Ulp<T>()), log1p(Ulp<T>()) {}
+  explicit FunctionReport(const Loops<T>& the_loops)
+      : loops(the_loops), exp_negative(Ulp<T>()), log1p(Ulp<T>()) {}
 
   bool IsGood() const {
     return exp_negative.ulp() + ExactUlp<T>() <= kExpNegativeUlp &&
            log1p.ulp() + ExactUlp<T>() <= kLog1pUlp;
   }
 
-  Functions<T> functions;
+  Loops<T> loops;
   WalkError exp_negative, log1p;
 };
 
@@ -96,12 +95,11 @@ template <typename T>
 class FunctionWalk {
  public:
   FunctionWalk() : results_(kWalkBlock) {
-    reports_.push_back(FunctionReport<T>(PlainFunctions<T>()));
-#ifdef __x86_64__
-    if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")) {
-      reports_.push_back(FunctionReport<T>(FusedFunctions<T>()));
+    Loops<T> loops[kMaxLoops];
+    const int available = AvailableLoops(loops);
+    for (int k = 0; k < available; ++k) {
+      reports_.push_back(FunctionReport<T>(loops[k]));
     }
-#endif
   }
 
   static uint64_t Count(uint64_t stride) { return Walk<T>::Count(stride); }
@@ -139,7 +137,7 @@ class FunctionWalk {
     }
     exact_.Set(exact.data(), Real(1), a.size());
     for (FunctionReport<T>& report : reports_) {
-      report.functions.exp_negative(a.data(), a.size(), results_.data());
+      report.loops.exp_negatives(a.data(), a.size(), results_.data());
       report.exp_negative.Add(results_.data(), exact_, a.size(), 0, a.data(),
                               Place());
     }
@@ -152,7 +150,7 @@ class FunctionWalk {
     }
     exact_.Set(exact.data(), Real(1), u.size());
     for (FunctionReport<T>& report : reports_) {
-      report.functions.log1p(u.data(), u.size(), results_.data());
+      report.loops.log1ps(u.data(), u.size(), results_.data());
       report.log1p.Add(results_.data(), exact_, u.size(), 0, u.data(), Place());
     }
   }
@@ -162,17 +160,17 @@ class FunctionWalk {
   std::vector<FunctionReport<T> > reports_;
 };
 
-/// Takes pieces of a walk until none is left.
+/// Takes parts of a walk until none is left.
 template <typename AnyWalk>
-void WalkPieces(uint64_t stride, std::atomic<uint64_t>* next, AnyWalk* walk) {
-  const uint64_t kPiece = 16 * kWalkBlock;
+void WalkParts(uint64_t stride, std::atomic<uint64_t>* next, AnyWalk* walk) {
+  const uint64_t kPart = 16 * kWalkBlock;
   const uint64_t count = AnyWalk::Count(stride);
   for (;;) {
-    const uint64_t first = next->fetch_add(kPiece);
+    const uint64_t first = next->fetch_add(kPart);
     if (first >= count) {
       return;
     }
-    walk->Visit(stride, first, std::min(first + kPiece, count));
+    walk->Visit(stride, first, std::min(first + kPart, count));
   }
 }
 
@@ -184,7 +182,7 @@ void WalkAll(uint64_t stride, const Progress& progress, AnyWalk* total) {
   std::vector<std::thread> threads;
   std::atomic<uint64_t> next(0);
   for (AnyWalk& walk : walks) {
-    threads.push_back(std::thread(WalkPieces<AnyWalk>, stride, &next, &walk));
+    threads.push_back(std::thread(WalkParts<AnyWalk>, stride, &next, &walk));
   }
   while (next < count) {
     progress.Show(static_cast<double>(next) / count);
@@ -247,7 +245,7 @@ void PrintError(const char* name, const WalkError& error, double bound) {
 
 template <typename T>
 bool PrintReport(const FunctionReport<T>& report) {
-  std::printf("  functions, %s: %s\n", report.functions.name,
+  std::printf("  functions, %s: %s\n", report.loops.name,
               report.IsGood() ? "good" : "FAILED");
   PrintError<T>("ExpNegative", report.exp_negative, kExpNegativeUlp);
   std::printf("\n");

@@ -302,9 +302,9 @@ class DeviceWalk {
       scores[i] = Pattern(first + begin + i, stride_);
       targets[i] = target;
     }
-    const Stretch<float> stretch = {count, scores,  targets,     false, 0,
-                                    true,  weights, weights + 1, NULL};
-    BestLoops<float>().visit(stretch, true, losses, grad);
+    const Block<float> block = {count, scores,  targets,     false, 0,
+                                true,  weights, weights + 1, NULL};
+    BestLoops<float>().visit(block, true, losses, grad);
     const float* device_grad = host_grad_.get() + begin;
     const double* device_losses = host_losses_.get() + begin;
     if (std::memcmp(grad, device_grad, count * sizeof(float)) == 0 &&
@@ -382,11 +382,11 @@ int RunLoss() {
       LossSums sums;
       Require(LossGpu(elements, 1., workspace.get(), &sums), "LossGpu");
       const float score = scores[kLanes * k + k % kLanes];
-      const Stretch<float> stretch = {1,    &score,  &sample.target, false, 0,
-                                      true, weights, weights + 1,    NULL};
+      const Block<float> block = {1,    &score,  &sample.target, false, 0,
+                                  true, weights, weights + 1,    NULL};
       double loss;
       float grad;
-      BestLoops<float>().visit(stretch, true, &loss, &grad);
+      BestLoops<float>().visit(block, true, &loss, &grad);
       const unsigned valid = sample.other_target == -1 ? 1 : kLanes;
       if (!AreSame(loss, sums.loss) || sums.valid != valid) {
         if (++failures == 1) {

@@ -118,7 +118,6 @@ class SigmoidCrossEntropyWeightLossLayer : public LossLayer<Dtype> {
 
  private:
   typedef weighted_sigmoid_loss::Elements<Dtype> Elements;
-  typedef weighted_sigmoid_loss::ElementWeights<Dtype> ElementWeights;
   typedef weighted_sigmoid_loss::LossSums LossSums;
 
   /// Of one kind of input: the second is owed for what is 1,000 times as far

@@ -397,10 +397,9 @@ class Walk {
 
   void CompareOn(const Place& place, Results<T>* results,
                  WalkReport<T>* report) {
-    const Stretch<T> stretch = {
-        count_, scores_.data(), targets_.data(), false, 0,
-        true,   &place.a,       &place.b,        NULL};
-    report->loops.visit(stretch, true, results->losses.data(),
+    const Block<T> block = {count_, scores_.data(), targets_.data(), false, 0,
+                            true,   &place.a,       &place.b,        NULL};
+    report->loops.visit(block, true, results->losses.data(),
                         results->gradients.data());
     if (!all_finite_) {
       results->UnifyNaN(count_);

@@ -29,6 +29,19 @@
  * flush subnormal numbers to zero. Nothing is allocated and nothing is written
  * but the results.
  *
+ * The kernel's words for elements, on the CPU from large to small:
+ *
+ *   part      what a thread takes at a time, some blocks in a row
+ *   block     512 neighbours, or what is left of them, whose losses are summed
+ *   chunk     128 neighbours of a block, the loops' constant count
+ *   lane      every 16th element, of which each lane has a sum of its own
+ *   segment   neighbours with one index along an axis, or, along the last axis,
+ *             with an index each
+ *   vector    on the device: 16 bytes of an array, which a thread reads at once
+ *   rest      on the device: the few elements outside of whole vectors
+ *   scope     what class_balance balances; its targets are a matrix of columns,
+ *             which are neighbours, and of a row for each round of all scopes
+ *
  * The functions for the CPU take as many threads as OpenMP gives them, one where
  * the program is built without it or the input is small. Their results are the
  * same for any number.
@@ -70,6 +83,19 @@ struct ElementWeights {
   std::size_t size[kMaxAxes];
   std::size_t stride[kMaxAxes];
 };
+
+/**
+ * @brief Sets axes, size and stride by the shapes of scores and weights.
+ *
+ * Each axis of the weights is the scores' or 1; those that the weights lack at
+ * the end are 1.
+ *
+ * @return whether that is so, and kMaxAxes are enough
+ */
+template <typename T>
+bool SetAxes(const std::size_t* scores, int scores_axes,
+             const std::size_t* weights, int weights_axes,
+             ElementWeights<T>* weight);
 
 /**
  * @brief The input of one call.

@@ -24,12 +24,12 @@ namespace caffe {
 
 namespace weighted_sigmoid_loss {
 
-/// The most elements of a stretch that is summed.
+/// The most elements of a block whose losses are summed.
 const std::size_t kBlock = 512;
 
-/// Elements that a loop visits; a and b are as in weighted_sigmoid_loss.hpp.
+/// Neighbouring elements; a and b are as in weighted_sigmoid_loss.hpp.
 template <typename T>
-struct Stretch {
+struct Block {
   std::size_t count;
   const T* scores;
   const T* targets;
@@ -41,9 +41,9 @@ struct Stretch {
   const T* weights;  ///< of elements, which a and b are multiplied by, or NULL
 };
 
-/// What a stretch's elements that are not ignored add up to; of no interest but
+/// What a block's elements that are not ignored add up to; of no interest but
 /// for losses.
-struct StretchSums {
+struct BlockSums {
   double loss;
   std::uint32_t valid;   ///< how many these are
   double target_excess;  ///< as in LossSums
@@ -57,10 +57,9 @@ struct Loops {
   /// Writes each element's loss and gradient, 0 where it is ignored; losses,
   /// which need no sums, and gradients are NULL where they are not wanted.
   /// Gradients may be where the scores are.
-  StretchSums (*visit)(const Stretch<T>&, bool wants_sums, double* losses,
-                       T* grad);
+  BlockSums (*visit)(const Block<T>&, bool wants_sums, double* losses, T* grad);
   /// Adds each target t that is not ignored to positives, 1 - t to negatives.
-  void (*add_targets)(const Stretch<T>&, double* positives, double* negatives);
+  void (*add_targets)(const Block<T>&, double* positives, double* negatives);
   /// The sum of at most kBlock values.
   double (*sum)(const double* values, std::size_t count);
   void (*fill)(double value, std::size_t count, double* values);
@@ -70,6 +69,10 @@ struct Loops {
   /// To products, factor times each of the values, which may be the same.
   void (*scale)(const double* values, std::size_t count, double factor,
                 double* products);
+  /// What visit begins with, for tests of these functions alone: ExpNegative of
+  /// the scores' magnitudes, and Log1p.
+  void (*exp_negatives)(const T* scores, std::size_t count, T* us);
+  void (*log1ps)(const T* us, std::size_t count, T* log1p_us);
 };
 
 /// Plain x86-64, or whatever the compiler was told; "baseline".

@@ -1,17 +1,42 @@
 #ifndef CAFFE_UTIL_WEIGHTED_SIGMOID_LOSS_LOOPS_INL_HPP_
 #define CAFFE_UTIL_WEIGHTED_SIGMOID_LOSS_LOOPS_INL_HPP_
 
+#include <cfloat>
+#include <cstring>
+
+#include "caffe/util/weighted_sigmoid_loss_loops.hpp"
+
 /**
  * @file
  * The loops of weighted_sigmoid_loss_loops.hpp, for the one source file of each
- * instruction set, which sets it before it includes this. They have no branches
- * and call nothing but inline functions of the file's own, so that compilers
- * make vector code of them.
+ * instruction set, which defines, before it includes this,
+ *
+ *   WEIGHTED_SIGMOID_LOSS_LOOPS   the function that returns them
+ *   WEIGHTED_SIGMOID_LOSS_NAME    their name
+ *   WEIGHTED_SIGMOID_LOSS_TARGET  what the compiler may use, with fused
+ *                                 multiply-adds, where that is not said to it
+ *
+ * They have no branches and call nothing but inline functions of the file's own,
+ * so that compilers make vector code of them.
  *
  * Nothing of the standard library is used here: its inline functions would be
  * compiled for this instruction set, and the linker might keep that copy for
  * all of the program.
  */
+
+#ifdef WEIGHTED_SIGMOID_LOSS_TARGET
+#define WEIGHTED_SIGMOID_LOSS_PRAGMA(tokens) _Pragma(#tokens)
+#ifdef __clang__
+#define WEIGHTED_SIGMOID_LOSS_SET_TARGET(target_name) \
+  WEIGHTED_SIGMOID_LOSS_PRAGMA(clang attribute push(  \
+      __attribute__((target(target_name))), apply_to = function))
+#else
+#define WEIGHTED_SIGMOID_LOSS_SET_TARGET(target_name) \
+  WEIGHTED_SIGMOID_LOSS_PRAGMA(GCC target(target_name))
+#endif
+WEIGHTED_SIGMOID_LOSS_SET_TARGET(WEIGHTED_SIGMOID_LOSS_TARGET)
+#define WEIGHTED_SIGMOID_LOSS_FMA
+#endif
 
 // Selects stand for comparisons that would trap for NaN, which nobody catches;
 // and a sum of a product is only fused where it says so.
@@ -149,7 +174,7 @@ inline __attribute__((always_inline)) void AddExtremes(const T* values,
   extremes->most_negative = most_negative;
 }
 
-/// What a stretch's chunks add up to.
+/// What a block's chunks add up to.
 template <typename T>
 struct ChunkSums {
   double lanes[kLanes];
@@ -172,6 +197,24 @@ struct Chunk {
   static const bool kIsWeighted = kWeighted;
 };
 
+template <typename T>
+inline __attribute__((always_inline)) void ExpNegatives(const T* scores,
+                                                        std::size_t count,
+                                                        T* us) {
+  for (std::size_t i = 0; i < count; ++i) {
+    us[i] = ExpNegative(Abs(scores[i]));
+  }
+}
+
+template <typename T>
+inline __attribute__((always_inline)) void Log1ps(const T* us,
+                                                  std::size_t count,
+                                                  T* log1p_us) {
+  for (std::size_t i = 0; i < count; ++i) {
+    log1p_us[i] = Log1p(us[i]);
+  }
+}
+
 template <bool kIgnores, typename C, typename T>
 inline __attribute__((always_inline)) void VisitLosses(const C& chunk,
                                                        const T* us,
@@ -181,9 +224,7 @@ inline __attribute__((always_inline)) void VisitLosses(const C& chunk,
   const T ignore_label = chunk.ignore_label;
   T positive[kChunk], negative[kChunk];
   T log1p_us[kChunk];
-  for (std::size_t i = 0; i < kChunk; ++i) {
-    log1p_us[i] = Log1p(us[i]);
-  }
+  Log1ps(us, kChunk, log1p_us);
   for (std::size_t i = 0; i < kChunk; ++i) {
     positive[i] = PositiveLoss(scores[i], targets[i], log1p_us[i]);
     negative[i] = NegativeLoss(scores[i], targets[i], log1p_us[i]);
@@ -247,9 +288,7 @@ inline __attribute__((always_inline)) void VisitGradients(const C& chunk,
 template <bool kIgnores, bool kLosses, bool kGradients, typename C, typename T>
 void VisitChunk(const C& chunk, T* grad, ChunkSums<T>* sums) {
   T us[kChunk];
-  for (std::size_t i = 0; i < kChunk; ++i) {
-    us[i] = ExpNegative(Abs(chunk.scores[i]));
-  }
+  ExpNegatives(chunk.scores, kChunk, us);
   if (kLosses) {
     VisitLosses<kIgnores>(chunk, us, sums);
     if (C::kIsWeighted) {
@@ -262,7 +301,7 @@ void VisitChunk(const C& chunk, T* grad, ChunkSums<T>* sums) {
   }
 }
 
-/// Copies of what is left of a stretch, filled up to a chunk with elements that
+/// Copies of what is left of a block, filled up to a chunk with elements that
 /// do not count.
 template <bool kEach, bool kWeighted, typename T>
 class Padding {
@@ -313,24 +352,24 @@ double Excess(const Extremes<T>& extremes, double largest) {
 
 template <bool kIgnores, bool kLosses, bool kGradients, bool kEach,
           bool kWeighted, typename T>
-StretchSums VisitChunks(const Stretch<T>& stretch, double* losses, T* grad) {
+BlockSums VisitChunks(const Block<T>& block, double* losses, T* grad) {
   ChunkSums<T> sums = ChunkSums<T>();
   Chunk<kEach, kWeighted, T> chunk;
   chunk.has_ignore_label = kIgnores;
-  chunk.ignore_label = stretch.ignore_label;
-  chunk.a.same = *stretch.a;
-  chunk.b.same = *stretch.b;
-  chunk.a.rounded = Saturate<T>(*stretch.a);
-  chunk.b.rounded = Saturate<T>(*stretch.b);
-  for (std::size_t begin = 0; begin < stretch.count; begin += kChunk) {
-    const std::size_t left = stretch.count - begin;
+  chunk.ignore_label = block.ignore_label;
+  chunk.a.same = *block.a;
+  chunk.b.same = *block.b;
+  chunk.a.rounded = Saturate<T>(*block.a);
+  chunk.b.rounded = Saturate<T>(*block.b);
+  for (std::size_t begin = 0; begin < block.count; begin += kChunk) {
+    const std::size_t left = block.count - begin;
     chunk.count = left < kChunk ? left : kChunk;
-    chunk.scores = stretch.scores + begin;
-    chunk.targets = stretch.targets + begin;
-    chunk.a.each = kEach ? stretch.a + begin : NULL;
-    chunk.b.each = kEach ? stretch.b + begin : NULL;
+    chunk.scores = block.scores + begin;
+    chunk.targets = block.targets + begin;
+    chunk.a.each = kEach ? block.a + begin : NULL;
+    chunk.b.each = kEach ? block.b + begin : NULL;
     chunk.a.weights = chunk.b.weights =
-        kWeighted ? stretch.weights + begin : NULL;
+        kWeighted ? block.weights + begin : NULL;
     chunk.losses = losses ? losses + begin : NULL;
     T* const to = kGradients ? grad + begin : NULL;
     if (left >= kChunk) {
@@ -353,55 +392,53 @@ StretchSums VisitChunks(const Stretch<T>& stretch, double* losses, T* grad) {
       }
     }
   }
-  const StretchSums stretch_sums = {
+  const BlockSums block_sums = {
       SumLanes(sums.lanes),
-      kIgnores ? sums.valid : static_cast<std::uint32_t>(stretch.count),
+      kIgnores ? sums.valid : static_cast<std::uint32_t>(block.count),
       Excess(sums.targets, 1.),
       Excess(sums.weights, sizeof(T) == sizeof(float) ? FLT_MAX : DBL_MAX)};
-  return stretch_sums;
+  return block_sums;
 }
 
 template <bool kIgnores, bool kEach, bool kWeighted, typename T>
-StretchSums VisitWanted(const Stretch<T>& stretch, bool wants_loss,
-                        double* losses, T* grad) {
+BlockSums VisitWanted(const Block<T>& block, bool wants_loss, double* losses,
+                      T* grad) {
   return !wants_loss ? VisitChunks<kIgnores, false, true, kEach, kWeighted>(
-                           stretch, losses, grad)
+                           block, losses, grad)
          : grad      ? VisitChunks<kIgnores, true, true, kEach, kWeighted>(
-                           stretch, losses, grad)
+                           block, losses, grad)
                      : VisitChunks<kIgnores, true, false, kEach, kWeighted>(
-                           stretch, losses, grad);
+                           block, losses, grad);
 }
 
 template <bool kIgnores, typename T>
-StretchSums VisitWith(const Stretch<T>& stretch, bool wants_loss,
-                      double* losses, T* grad) {
-  return stretch.is_same   ? stretch.weights
-                                 ? VisitWanted<kIgnores, false, true>(
-                                       stretch, wants_loss, losses, grad)
-                                 : VisitWanted<kIgnores, false, false>(
-                                       stretch, wants_loss, losses, grad)
-         : stretch.weights ? VisitWanted<kIgnores, true, true>(
-                                 stretch, wants_loss, losses, grad)
-                           : VisitWanted<kIgnores, true, false>(
-                                 stretch, wants_loss, losses, grad);
+BlockSums VisitWith(const Block<T>& block, bool wants_loss, double* losses,
+                    T* grad) {
+  return block.is_same   ? block.weights ? VisitWanted<kIgnores, false, true>(
+                                               block, wants_loss, losses, grad)
+                                         : VisitWanted<kIgnores, false, false>(
+                                               block, wants_loss, losses, grad)
+         : block.weights ? VisitWanted<kIgnores, true, true>(block, wants_loss,
+                                                             losses, grad)
+                         : VisitWanted<kIgnores, true, false>(block, wants_loss,
+                                                              losses, grad);
 }
 
 template <typename T>
-StretchSums Visit(const Stretch<T>& stretch, bool wants_loss, double* losses,
-                  T* grad) {
-  return stretch.has_ignore_label
-             ? VisitWith<true>(stretch, wants_loss, losses, grad)
-             : VisitWith<false>(stretch, wants_loss, losses, grad);
+BlockSums Visit(const Block<T>& block, bool wants_loss, double* losses,
+                T* grad) {
+  return block.has_ignore_label
+             ? VisitWith<true>(block, wants_loss, losses, grad)
+             : VisitWith<false>(block, wants_loss, losses, grad);
 }
 
 template <typename T>
-void AddTargets(const Stretch<T>& stretch, double* __restrict positives,
+void AddTargets(const Block<T>& block, double* __restrict positives,
                 double* __restrict negatives) {
-  const T* targets = stretch.targets;
-  for (std::size_t i = 0; i < stretch.count; ++i) {
+  const T* targets = block.targets;
+  for (std::size_t i = 0; i < block.count; ++i) {
     const T t = targets[i];
-    const bool counts =
-        !(stretch.has_ignore_label & (t == stretch.ignore_label));
+    const bool counts = !(block.has_ignore_label & (t == block.ignore_label));
     positives[i] += counts ? static_cast<double>(t) : 0.;
     negatives[i] += counts ? 1. - t : 0.;
   }
@@ -428,17 +465,31 @@ void Scale(const double* values, std::size_t count, double factor,
   }
 }
 
+}  // namespace
+
 template <typename T>
-Loops<T> MakeLoops(const char* name) {
-  const Loops<T> loops = {name, Visit<T>, AddTargets<T>, Sum,
-                          Fill, Multiply, Scale};
+Loops<T> WEIGHTED_SIGMOID_LOSS_LOOPS() {
+  const Loops<T> loops = {WEIGHTED_SIGMOID_LOSS_NAME,
+                          Visit<T>,
+                          AddTargets<T>,
+                          Sum,
+                          Fill,
+                          Multiply,
+                          Scale,
+                          ExpNegatives<T>,
+                          Log1ps<T>};
   return loops;
 }
 
-}  // namespace
+template Loops<float> WEIGHTED_SIGMOID_LOSS_LOOPS<float>();
+template Loops<double> WEIGHTED_SIGMOID_LOSS_LOOPS<double>();
 
 }  // namespace weighted_sigmoid_loss
 
 }  // namespace caffe
+
+#if defined(WEIGHTED_SIGMOID_LOSS_TARGET) && defined(__clang__)
+#pragma clang attribute pop
+#endif
 
 #endif  // CAFFE_UTIL_WEIGHTED_SIGMOID_LOSS_LOOPS_INL_HPP_

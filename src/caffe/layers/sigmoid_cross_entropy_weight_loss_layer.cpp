@@ -184,39 +184,21 @@ void SigmoidCrossEntropyWeightLossLayer<Dtype>::ReshapeBalance(
 }
 
 template <typename Dtype>
+static vector<size_t> Shape(const Blob<Dtype>& blob) {
+  return vector<size_t>(blob.shape().begin(), blob.shape().end());
+}
+
+template <typename Dtype>
 void SigmoidCrossEntropyWeightLossLayer<Dtype>::ReshapeElementWeights(
     const Blob<Dtype>& scores, const Blob<Dtype>& weights) {
-  bool fits = true;
-  for (int k = 0; k < weights.num_axes(); ++k) {
-    fits = fits &&
-           (weights.shape(k) == 1 ||
-            (k < scores.num_axes() && weights.shape(k) == scores.shape(k)));
-  }
-  CHECK(fits) << Description() << ": the scores (bottom 0) have shape "
-              << scores.shape_string() << ", the element weights (bottom 2) "
-              << weights.shape_string() << "; each axis of the weights must be "
-              << "1 or that of the scores.";
-  ElementWeights& merged = elements_.weight;
-  merged.axes = 0;
-  bool was_broadcast = false;
-  for (int k = 0; k < scores.num_axes(); ++k) {
-    if (scores.shape(k) == 1) {
-      continue;
-    }
-    const bool broadcast = k >= weights.num_axes() || weights.shape(k) == 1;
-    if (merged.axes > 0 && broadcast == was_broadcast) {
-      merged.size[merged.axes - 1] *= scores.shape(k);
-    } else {
-      merged.size[merged.axes] = scores.shape(k);
-      ++merged.axes;
-    }
-    merged.stride[merged.axes - 1] =
-        broadcast ? 0 : weights.count(std::min(k + 1, weights.num_axes()));
-    was_broadcast = broadcast;
-  }
-  if (merged.axes == 0) {  // one element
-    merged.size[0] = merged.stride[0] = merged.axes = 1;
-  }
+  const vector<size_t> of_scores = Shape(scores), of_weights = Shape(weights);
+  CHECK(weighted_sigmoid_loss::SetAxes(of_scores.data(), of_scores.size(),
+                                       of_weights.data(), of_weights.size(),
+                                       &elements_.weight))
+      << Description() << ": the scores (bottom 0) have shape "
+      << scores.shape_string() << ", the element weights (bottom 2) "
+      << weights.shape_string() << "; each axis of the weights must be "
+      << "1 or that of the scores.";
 }
 
 template <typename Dtype>

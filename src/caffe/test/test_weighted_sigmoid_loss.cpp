@@ -97,23 +97,32 @@ class WeightedSigmoidLossErrorTest : public ::testing::Test {};
 
 TYPED_TEST_CASE(WeightedSigmoidLossErrorTest, FloatAndDouble);
 
+/// On each instruction set.
 TYPED_TEST(WeightedSigmoidLossErrorTest, TestFunctions) {
   typedef TypeParam T;
   const Real tiny = std::numeric_limits<T>::min();
-  LargestError exp, log1p;
-  for (const T x : Scores(T())) {
-    const T magnitude = std::abs(x);
-    const T got_u = ExpNegative(magnitude);
-    const Real u = std::exp(-Real(magnitude));
-    exp.Add(got_u - u, u, u < tiny ? tiny : Real(0), x);
-    const Real log1p_got_u = std::log1p(Real(got_u));
-    log1p.Add(Log1p(got_u) - log1p_got_u, log1p_got_u, 0, got_u);
+  const std::vector<T> scores = Scores(T());
+  const std::size_t count = scores.size();
+  std::vector<T> us(count), log1p_us(count);
+  Loops<T> loops[kMaxLoops];
+  const int available = AvailableLoops(loops);
+  for (int k = 0; k < available; ++k) {
+    SCOPED_TRACE(loops[k].name);
+    loops[k].exp_negatives(scores.data(), count, us.data());
+    loops[k].log1ps(us.data(), count, log1p_us.data());
+    LargestError exp, log1p;
+    for (std::size_t i = 0; i < count; ++i) {
+      const Real u = std::exp(-Real(std::abs(scores[i])));
+      exp.Add(us[i] - u, u, u < tiny ? tiny : Real(0), scores[i]);
+      const Real log1p_u = std::log1p(Real(us[i]));
+      log1p.Add(log1p_us[i] - log1p_u, log1p_u, 0, us[i]);
+    }
+    EXPECT_WITHIN_ULP(exp, kExpNegativeUlp);
+    EXPECT_WITHIN_ULP(log1p, kLog1pUlp);
+    // A walk that compares nothing would pass as well.
+    EXPECT_GT(exp.ulp(), 0.25);
+    EXPECT_GT(log1p.ulp(), 0.25);
   }
-  EXPECT_WITHIN_ULP(exp, kExpNegativeUlp);
-  EXPECT_WITHIN_ULP(log1p, kLog1pUlp);
-  // A walk that compares nothing would pass as well.
-  EXPECT_GT(exp.ulp(), 0.25);
-  EXPECT_GT(log1p.ulp(), 0.25);
 }
 
 /// Soft targets, of which both terms are more than 0, on each instruction set;
@@ -129,13 +138,13 @@ TYPED_TEST(WeightedSigmoidLossErrorTest, TestSoftTargets) {
   const int available = AvailableLoops(loops);
   for (const T t : kTargets) {
     const std::vector<T> targets(count, t);
-    const Stretch<T> stretch = {
+    const Block<T> block = {
         count, scores.data(), targets.data(), false, 0, true, &a, &b, NULL};
     for (int k = 0; k < available; ++k) {
       SCOPED_TRACE(loops[k].name);
       std::vector<double> losses(count);
       std::vector<T> gradients(count);
-      loops[k].visit(stretch, true, losses.data(), gradients.data());
+      loops[k].visit(block, true, losses.data(), gradients.data());
       LargestError loss_error, gradient_error;
       for (std::size_t i = 0; i < count; ++i) {
         const Exact exact(scores[i], t, kA, kB);

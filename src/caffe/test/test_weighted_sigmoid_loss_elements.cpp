@@ -55,18 +55,18 @@ class WeightedSigmoidLossElementsTest : public ::testing::Test {
   }
 
   /// each: of constants of their own, else all of the first's.
-  Stretch<T> StretchAt(std::size_t begin, std::size_t count, bool each) const {
+  Block<T> BlockAt(std::size_t begin, std::size_t count, bool each) const {
     const std::size_t constant = each ? begin : 0;
-    const Stretch<T> stretch = {count,
-                                &scores_[begin],
-                                &targets_[begin],
-                                ignores_,
-                                ignores_ ? kIgnoreLabel : T(0),
-                                !each,
-                                &a_[constant],
-                                &b_[constant],
-                                NULL};
-    return stretch;
+    const Block<T> block = {count,
+                            &scores_[begin],
+                            &targets_[begin],
+                            ignores_,
+                            ignores_ ? kIgnoreLabel : T(0),
+                            !each,
+                            &a_[constant],
+                            &b_[constant],
+                            NULL};
+    return block;
   }
 
   /// What the proof's loop gives for each element by itself; each: of constants
@@ -76,7 +76,7 @@ class WeightedSigmoidLossElementsTest : public ::testing::Test {
     losses_.resize(scores_.size());
     gradients_.resize(scores_.size());
     for (std::size_t i = 0; i < scores_.size(); ++i) {
-      loops.visit(StretchAt(i, 1, each), true, &losses_[i], &gradients_[i]);
+      loops.visit(BlockAt(i, 1, each), true, &losses_[i], &gradients_[i]);
     }
   }
 
@@ -111,7 +111,7 @@ class WeightedSigmoidLossElementsTest : public ::testing::Test {
                      std::size_t count) const {
     std::vector<double> losses(begin + count + 1, kUntouched);
     std::vector<T> grad(begin + count + 1, T(kUntouched));
-    loops.visit(StretchAt(begin, count, false), true, &losses[begin],
+    loops.visit(BlockAt(begin, count, false), true, &losses[begin],
                 &grad[begin]);
     ExpectBits(losses_, losses, begin, count);
     ExpectBits(gradients_, grad, begin, count);
@@ -119,12 +119,11 @@ class WeightedSigmoidLossElementsTest : public ::testing::Test {
 
   void CheckFused(const Loops<T>& loops, std::size_t begin, std::size_t count,
                   bool each) const {
-    const Stretch<T> stretch = StretchAt(begin, count, each);
+    const Block<T> block = BlockAt(begin, count, each);
     std::vector<T> grad(begin + count + 1, T(kUntouched)), both_grad(grad);
-    const StretchSums sums = loops.visit(stretch, true, NULL, NULL);
-    loops.visit(stretch, false, NULL, &grad[begin]);
-    const StretchSums both =
-        loops.visit(stretch, true, NULL, &both_grad[begin]);
+    const BlockSums sums = loops.visit(block, true, NULL, NULL);
+    loops.visit(block, false, NULL, &grad[begin]);
+    const BlockSums both = loops.visit(block, true, NULL, &both_grad[begin]);
     ExpectSum(sums.loss, begin, count);
     EXPECT_EQ(sums.loss, both.loss);
     EXPECT_EQ(Valid(begin, count), sums.valid);
@@ -199,13 +198,12 @@ TYPED_TEST(WeightedSigmoidLossElementsTest, TestNotFinite) {
   const double kLosses[] = {kInfinity, kNaN, kNaN, kInfinity, kNaN, kNaN};
   const T kGradients[] = {2, 0, 0, -3, kNaN, kNaN};
   const double kA = 3, kB = 2;
-  const Stretch<T> stretch = {6,    scores, targets, false, 0,
-                              true, &kA,    &kB,     NULL};
+  const Block<T> block = {6, scores, targets, false, 0, true, &kA, &kB, NULL};
   for (const Loops<T>& loops : this->loops_) {
     SCOPED_TRACE(loops.name);
     double losses[6];
     T grad[6];
-    loops.visit(stretch, true, losses, grad);
+    loops.visit(block, true, losses, grad);
     for (int i = 0; i < 6; ++i) {
       EXPECT_TRUE(std::isnan(kLosses[i]) ? std::isnan(losses[i])
                                          : losses[i] == kLosses[i])

@@ -6,6 +6,7 @@
 #endif
 
 #include <algorithm>
+#include <functional>
 #include <limits>
 #include <numeric>
 
@@ -88,9 +89,9 @@ double WeightExcess(T weight) {
 /// A block of neighbouring elements at a time, with their constants a and b:
 /// one of each where they are the same for all, else one an element.
 template <typename T>
-class Block {
+class BlockCursor {
  public:
-  Block(const Elements<T>& elements, double scale)
+  BlockCursor(const Elements<T>& elements, double scale)
       : elements_(elements),
         loops_(BestLoops<T>()),
         scale_(scale),
@@ -115,18 +116,18 @@ class Block {
   }
 
   /// losses and grad are NULL where they are not wanted.
-  StretchSums Visit(bool wants_sums, double* losses, T* grad) const {
-    const Stretch<T> stretch = {end_ - begin_,
-                                elements_.scores + begin_,
-                                elements_.targets + begin_,
-                                elements_.has_ignore_label,
-                                elements_.ignore_label,
-                                is_same_,
-                                a_,
-                                b_,
-                                weights_};
-    StretchSums sums =
-        loops_.visit(stretch, wants_sums, losses, grad ? grad + begin_ : NULL);
+  BlockSums Visit(bool wants_sums, double* losses, T* grad) const {
+    const Block<T> block = {end_ - begin_,
+                            elements_.scores + begin_,
+                            elements_.targets + begin_,
+                            elements_.has_ignore_label,
+                            elements_.ignore_label,
+                            is_same_,
+                            a_,
+                            b_,
+                            weights_};
+    BlockSums sums =
+        loops_.visit(block, wants_sums, losses, grad ? grad + begin_ : NULL);
     if (sums.valid > 0) {
       sums.weight_excess = std::max(sums.weight_excess, weight_excess_);
     }
@@ -269,7 +270,7 @@ class Block {
 /// What the elements of a part add up to; PartSums() is 0.
 class PartSums {
  public:
-  void Add(const StretchSums& sums) {
+  void Add(const BlockSums& sums) {
     loss_.Add(sums.loss);
     AddRest(sums);
   }
@@ -295,16 +296,16 @@ class PartSums {
   LossSums sums_;
 };
 
-/// Calls function(block) for each block of a part.
+/// Calls function(cursor) for each block of a part.
 template <typename T, typename Function>
 void ForEachBlock(const Elements<T>& elements, double scale, std::size_t part,
                   std::size_t parts, const Function& function) {
   const std::size_t blocks = (elements.count + kBlock - 1) / kBlock;
   const std::size_t end = PartBegin(part + 1, parts, blocks);
-  Block<T> block(elements, scale);
+  BlockCursor<T> cursor(elements, scale);
   for (std::size_t k = PartBegin(part, parts, blocks); k < end; ++k) {
-    block.MoveTo(k * kBlock);
-    function(block);
+    cursor.MoveTo(k * kBlock);
+    function(cursor);
   }
 }
 
@@ -313,7 +314,7 @@ std::size_t Parts(std::size_t count) {
   return std::min((count + elements - 1) / elements, kParts);
 }
 
-/// The total of what get_sums(block) gives for each block of the elements.
+/// The total of what get_sums(cursor) gives for each block of the elements.
 template <typename T, typename GetSums>
 LossSums Sum(const Elements<T>& elements, double scale,
              const GetSums& get_sums) {
@@ -321,9 +322,9 @@ LossSums Sum(const Elements<T>& elements, double scale,
   const std::size_t parts = Parts(elements.count);
   ForEachPart(parts, Threads(elements.count), [&](std::size_t part) {
     PartSums part_sums = PartSums();
-    ForEachBlock(elements, scale, part, parts, [&](const Block<T>& block) {
-      part_sums.Add(get_sums(block));
-    });
+    ForEachBlock(
+        elements, scale, part, parts,
+        [&](const BlockCursor<T>& cursor) { part_sums.Add(get_sums(cursor)); });
     sums[part] = part_sums;
   });
   PartSums total = PartSums();
@@ -350,6 +351,46 @@ int Threads(std::size_t count) {
 }
 
 template <typename T>
+bool SetAxes(const std::size_t* scores, int scores_axes,
+             const std::size_t* weights, int weights_axes,
+             ElementWeights<T>* weight) {
+  for (int k = scores_axes; k < weights_axes; ++k) {
+    if (weights[k] != 1) {
+      return false;
+    }
+  }
+  weight->axes = 0;
+  bool was_broadcast = false;
+  for (int k = 0; k < scores_axes; ++k) {
+    const bool is_broadcast = k >= weights_axes || weights[k] == 1;
+    if (!is_broadcast && weights[k] != scores[k]) {
+      return false;
+    }
+    if (scores[k] == 1) {
+      continue;
+    }
+    if (weight->axes == 0 || is_broadcast != was_broadcast) {
+      if (weight->axes == kMaxAxes) {
+        return false;
+      }
+      weight->size[weight->axes++] = 1;
+    }
+    const int last = weight->axes - 1;
+    weight->size[last] *= scores[k];
+    weight->stride[last] =
+        is_broadcast
+            ? 0
+            : std::accumulate(weights + k + 1, weights + weights_axes,
+                              std::size_t(1), std::multiplies<std::size_t>());
+    was_broadcast = is_broadcast;
+  }
+  if (weight->axes == 0) {  // one element
+    weight->size[0] = weight->stride[0] = weight->axes = 1;
+  }
+  return true;
+}
+
+template <typename T>
 LossSums Loss(const Elements<T>& elements, double scale) {
   return LossAndGradient(elements, scale, static_cast<T*>(NULL));
 }
@@ -358,26 +399,26 @@ template <typename T>
 void Gradient(const Elements<T>& elements, double scale, T* grad) {
   const std::size_t parts = Parts(elements.count);
   ForEachPart(parts, Threads(elements.count), [&](std::size_t part) {
-    ForEachBlock(elements, scale, part, parts, [=](const Block<T>& block) {
-      block.Visit(false, NULL, grad);
-    });
+    ForEachBlock(
+        elements, scale, part, parts,
+        [=](const BlockCursor<T>& cursor) { cursor.Visit(false, NULL, grad); });
   });
 }
 
 template <typename T>
 LossSums LossAndGradient(const Elements<T>& elements, double scale, T* grad) {
-  return Sum(elements, scale, [=](const Block<T>& block) {
-    return block.Visit(true, NULL, grad);
+  return Sum(elements, scale, [=](const BlockCursor<T>& cursor) {
+    return cursor.Visit(true, NULL, grad);
   });
 }
 
 template <typename T>
 LossSums LossesAndGradient(const Elements<T>& elements, double scale, T* losses,
                            T* grad) {
-  return Sum(elements, scale, [=](const Block<T>& block) {
+  return Sum(elements, scale, [=](const BlockCursor<T>& cursor) {
     double exact[kBlock];
-    const StretchSums sums = block.Visit(true, exact, grad);
-    std::copy(exact, exact + block.count(), losses + block.begin());
+    const BlockSums sums = cursor.Visit(true, exact, grad);
+    std::copy(exact, exact + cursor.count(), losses + cursor.begin());
     return sums;
   });
 }
@@ -425,6 +466,9 @@ BadInput CountBadInput(const Elements<T>& elements) {
 }
 
 #define INSTANTIATE(T)                                                      \
+  template bool SetAxes<T>(const std::size_t* scores, int scores_axes,      \
+                           const std::size_t* weights, int weights_axes,    \
+                           ElementWeights<T>* weight);                      \
   template BadInput CountBadInput<T>(const Elements<T>& elements);          \
   template LossSums Loss<T>(const Elements<T>& elements, double scale);     \
   template void Gradient<T>(const Elements<T>& elements, double scale,      \

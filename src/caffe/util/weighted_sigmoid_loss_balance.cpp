@@ -38,16 +38,16 @@ class TargetColumns {
 
   /// Adds the targets from `begin` on to the first count columns.
   void Add(std::size_t begin, std::size_t count) {
-    const Stretch<T> stretch = {count,
-                                elements_.scores + begin,
-                                elements_.targets + begin,
-                                elements_.has_ignore_label,
-                                elements_.ignore_label,
-                                true,
-                                NULL,
-                                NULL,
-                                NULL};
-    loops_.add_targets(stretch, positives_, negatives_);
+    const Block<T> block = {count,
+                            elements_.scores + begin,
+                            elements_.targets + begin,
+                            elements_.has_ignore_label,
+                            elements_.ignore_label,
+                            true,
+                            NULL,
+                            NULL,
+                            NULL};
+    loops_.add_targets(block, positives_, negatives_);
   }
 
   /// Adds columns to the sums of their scope.
@@ -69,24 +69,24 @@ class TargetColumns {
 
 /// Neighbouring columns and rows of the targets as a matrix with a row for each
 /// round through all scopes.
-struct Tile {
+struct Part {
   std::size_t row;
   std::size_t end_row;
   std::size_t column;
   std::size_t end_column;
 };
 
-/// Adds a tile of scopes so long that each fills columns by itself.
+/// Adds a part of scopes so long that each fills columns by itself.
 template <typename T>
-void AddLongScopes(const Elements<T>& elements, const Tile& tile,
+void AddLongScopes(const Elements<T>& elements, const Part& part,
                    std::size_t first_scope, TargetSums* sums) {
   const Axis& scope = elements.scope;
-  for (std::size_t row = tile.row; row < tile.end_row; ++row) {
+  for (std::size_t row = part.row; row < part.end_row; ++row) {
     const std::size_t row_begin = row * scope.size * scope.inner;
-    for (std::size_t column = tile.column; column < tile.end_column;) {
+    for (std::size_t column = part.column; column < part.end_column;) {
       const std::size_t s = column / scope.inner;
       const std::size_t end =
-          std::min(std::min((s + 1) * scope.inner, tile.end_column),
+          std::min(std::min((s + 1) * scope.inner, part.end_column),
                    column + kDepth * kBlock);
       const std::size_t width = std::min(kBlock, end - column);
       TargetColumns<T> columns(elements);
@@ -98,15 +98,15 @@ void AddLongScopes(const Elements<T>& elements, const Tile& tile,
   }
 }
 
-/// Adds a tile of scopes of less than kBlock columns.
+/// Adds a part of scopes of less than kBlock columns.
 template <typename T>
-void AddShortScopes(const Elements<T>& elements, const Tile& tile,
+void AddShortScopes(const Elements<T>& elements, const Part& part,
                     std::size_t first_scope, TargetSums* sums) {
   const Axis& scope = elements.scope;
-  for (std::size_t row = tile.row; row < tile.end_row; row += kDepth) {
-    const std::size_t end_row = std::min(row + kDepth, tile.end_row);
-    for (std::size_t column = tile.column; column < tile.end_column;) {
-      const std::size_t end = std::min(column + kBlock, tile.end_column);
+  for (std::size_t row = part.row; row < part.end_row; row += kDepth) {
+    const std::size_t end_row = std::min(row + kDepth, part.end_row);
+    for (std::size_t column = part.column; column < part.end_column;) {
+      const std::size_t end = std::min(column + kBlock, part.end_column);
       TargetColumns<T> columns(elements);
       for (std::size_t k = row; k < end_row; ++k) {
         columns.Add(k * scope.size * scope.inner + column, end - column);
@@ -135,21 +135,21 @@ void BalanceScopes(const Elements<T>& elements, std::size_t first,
   const std::size_t parts = std::min(std::min(kMaxParts, kTargetSums / scopes),
                                      std::max(rows * width, kPart) / kPart);
   TargetSums sums[kTargetSums];
-  ForEachPart(parts, Threads(rows * width), [&](std::size_t part) {
-    Tile tile = {0, rows, first * inner, last * inner};
+  ForEachPart(parts, Threads(rows * width), [&](std::size_t k) {
+    Part part = {0, rows, first * inner, last * inner};
     if (rows >= parts) {
-      tile.row = PartBegin(part, parts, rows);
-      tile.end_row = PartBegin(part + 1, parts, rows);
+      part.row = PartBegin(k, parts, rows);
+      part.end_row = PartBegin(k + 1, parts, rows);
     } else {
-      tile.column = first * inner + PartBegin(part, parts, width);
-      tile.end_column = first * inner + PartBegin(part + 1, parts, width);
+      part.column = first * inner + PartBegin(k, parts, width);
+      part.end_column = first * inner + PartBegin(k + 1, parts, width);
     }
-    TargetSums* const part_sums = sums + part * scopes;
+    TargetSums* const part_sums = sums + k * scopes;
     std::fill_n(part_sums, scopes, TargetSums());
     if (inner < kBlock) {
-      AddShortScopes(elements, tile, first, part_sums);
+      AddShortScopes(elements, part, first, part_sums);
     } else {
-      AddLongScopes(elements, tile, first, part_sums);
+      AddLongScopes(elements, part, first, part_sums);
     }
   });
   for (std::size_t s = 0; s < scopes; ++s) {
