@@ -125,7 +125,7 @@ def microsoft(tree):
 def crlf(tree):
     """As a checkout on Windows has it: CR LF at the end of every line."""
     for path in tree.rglob("*"):
-        if path.suffix in {".hpp", ".cpp", ".cu", ".proto", ".txt", ".cmake"}:
+        if path.suffix in {".hpp", ".cuh", ".cpp", ".cu", ".proto", ".txt", ".cmake"}:
             path.write_bytes(path.read_bytes().replace(b"\n", b"\r\n"))
 
 

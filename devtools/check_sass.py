@@ -26,7 +26,7 @@ from _common import ROOT, Failure, output, program
 from _sass import read_ptxas, read_sass
 from make_venv import make_site
 
-SOURCE = ROOT / "src" / "caffe" / "util" / "weighted_sigmoid_loss.cu"
+SOURCES = sorted((ROOT / "src" / "caffe" / "util").glob("weighted_sigmoid_loss*.cu"))
 DISASSEMBLER = ROOT / "build" / "cuda" / "nvdisasm"
 # Older ones are not on PyPI; a disassembler reads the code of older compilers.
 OLDEST_DISASSEMBLER = (13, 2)
@@ -141,6 +141,14 @@ def demangle(kernels):
             kernel.name = found[1]
 
 
+def read_all_kernels(toolkit, sources, architecture, scratch, *flags):
+    return [
+        kernel
+        for source in sources
+        for kernel in read_kernels(toolkit, source, architecture, scratch, *flags)
+    ]
+
+
 def read_kernels(toolkit, source, architecture, scratch, *flags):
     cubin = scratch / f"sm_{architecture}.cubin"
     kernels = {}
@@ -171,7 +179,7 @@ def main():
     parser.add_argument(
         "--arch", action="append", metavar="N", help="a GPU to compile for, 75 is sm_75 (all)"
     )
-    parser.add_argument("source", type=Path, nargs="?", default=SOURCE, metavar="FILE.cu")
+    parser.add_argument("sources", type=Path, nargs="*", default=SOURCES, metavar="FILE.cu")
     arguments = parser.parse_args()
     toolkit = cuda_toolkit.find()
     known = cuda_toolkit.known_architectures(toolkit.nvcc)
@@ -184,16 +192,16 @@ def main():
         reciprocal = scratch / "reciprocal.cu"
         reciprocal.write_text(RECIPROCAL)
         for architecture in architectures:
-            kernels = read_kernels(toolkit, arguments.source, architecture, scratch)
+            kernels = read_all_kernels(toolkit, arguments.sources, architecture, scratch)
             print("\n".join(table(architecture, kernels)), flush=True)
             found = [*findings(kernels)]
             found += reciprocal_findings(read_kernels(toolkit, reciprocal, architecture, scratch))
-            fast = read_kernels(toolkit, arguments.source, architecture, scratch, FAST_MATH)
+            fast = read_all_kernels(toolkit, arguments.sources, architecture, scratch, FAST_MATH)
             found += fast_math_findings(kernels, fast)
             wrong += [f"sm_{architecture}: {finding}" for finding in found]
     if wrong:
         print(*wrong, sep="\n")
-        raise Failure(f"{len(wrong)} findings in the machine code of {arguments.source.name}")
+        raise Failure(f"{len(wrong)} findings in the machine code of the kernels")
     print(f"check_sass: CUDA {toolkit.version}, {len(architectures)} GPUs, nothing found")
 
 

@@ -10,6 +10,7 @@ import os
 import subprocess
 
 from _common import ROOT, program, run
+from apply import SOURCES
 from make_venv import PYTHON, make_venv
 
 CPP_LINT = ROOT / "build" / "source" / "caffe" / "scripts" / "cpp_lint.py"
@@ -22,7 +23,7 @@ NOT_FOR_KERNEL = ["caffe/alt_fn", "caffe/random_fn"]
 def cpp_files():
     folders = [ROOT / name for name in ("include", "src", "python", "tests", "benchmarks")]
     found = (path for folder in folders for path in folder.rglob("*"))
-    return sorted(p.relative_to(ROOT) for p in found if p.suffix in {".hpp", ".cpp", ".cu"})
+    return sorted(p.relative_to(ROOT) for p in found if p.suffix in SOURCES)
 
 
 def commands(fix):

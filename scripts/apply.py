@@ -36,7 +36,7 @@ from _common import ROOT, Failure, program, write_atomic
 from _uncommitted import uncommitted
 
 OVERLAID = ["include/caffe", "src/caffe"]
-SOURCES = {".hpp", ".cpp", ".cu"}
+SOURCES = {".hpp", ".cuh", ".cpp", ".cu"}
 FRAGMENT = ROOT / "proto" / "sigmoid_cross_entropy_weight_loss.proto"
 MODES = ROOT / "proto" / "normalization_mode.proto"
 TESTS = ("include/caffe/test/", "src/caffe/test/")

@@ -15,15 +15,12 @@ EMULATION = Path(__file__).resolve().parent / "cuda_emulation"
 UTIL = ROOT / "src" / "caffe" / "util"
 LAUNCH = re.compile(r"(\w+(?:<[^<>]*>)?)(?:\s|//.*\n)*<<<([^>]*), (\w+)>>>\(([^;]*)\);")
 # A small grid, so that small inputs have threads take many vectors each.
-KERNEL_SIZES = {
+GRID = "caffe/util/weighted_sigmoid_loss_threads.cuh"
+GRID_SIZES = {
     f"const unsigned {name} = {old};": f"const unsigned {name} = {new};"
-    for name, old, new in [
-        ("kThreads", 256, 64),
-        ("kFinishThreads", 1024, 64),
-        ("kMaxBlocks", 4096, 16),
-        ("kFewBlocks", 512, 2),
-    ]
+    for name, old, new in [("kThreads", 256, 64), ("kMaxBlocks", 4096, 16), ("kFewBlocks", 512, 2)]
 }
+KERNEL_SIZES = {"const unsigned kFinishThreads = 1024;": "const unsigned kFinishThreads = 64;"}
 # tests/gpu/device.cu on inputs that an emulation can do.
 DEVICE_SIZES = {
     "const unsigned kThreads = 256;": "const unsigned kThreads = 64;",
@@ -41,15 +38,19 @@ FLAGS = [
 ]
 
 
+def smaller(text, sizes):
+    for old, new in sizes.items():
+        assert old in text
+        text = text.replace(old, new)
+    return text
+
+
 def emulated(path, sizes):
     """The CUDA source as C++: launches as calls, and smaller."""
     source = path.read_text()
     text, launches = LAUNCH.subn(r"Emulate(\2, \3, [&] { \1(\4); });", source)
     assert launches == source.count("<<<") > 0
-    for old, new in sizes.items():
-        assert old in text
-        text = text.replace(old, new)
-    return text
+    return smaller(text, sizes)
 
 
 def kernel():
@@ -57,12 +58,16 @@ def kernel():
 
 
 def compile_emulated(folder, **texts):
-    """Compile these with the CPU kernel; return the program."""
+    """Compile these with balance's kernels and the CPU kernel; return the program."""
+    texts["balance"] = emulated(UTIL / "weighted_sigmoid_loss_balance.cu", {})
     sources = []
     for name, text in texts.items():
         sources.append(folder / f"{name}.cpp")
         sources[-1].write_text(text)
-    includes = [f"-I{EMULATION}", f"-I{ROOT / 'include'}"]
+    grid = folder / GRID
+    grid.parent.mkdir(parents=True)
+    grid.write_text(smaller((ROOT / "include" / GRID).read_text(), GRID_SIZES))
+    includes = [f"-I{folder}", f"-I{EMULATION}", f"-I{ROOT / 'include'}"]
     sources += sorted(UTIL.glob("weighted_sigmoid_loss*.cpp"))
     program = folder / "emulated"
     subprocess.run(["g++", *FLAGS, *includes, "-o", program, *sources, "-pthread"], check=True)
@@ -87,12 +92,12 @@ CHECKS = {"walk": [STRIDE], "loss": [], "repeat": [], "large": []}
 # Of the kernel: gradients that are not written, others that are off in their last bits, sums that
 # are, and losses that are; and which checks find them.
 WRITE = "Write(vectors[k].grad, grad + i);"
-EDGE = "grad[i] = edge.grad.lane[0];"
+REST = "grad[i] = rest.grad.value[0];"
 SUM = "block_sums[0] = sums;"
 LOSS = "LossElement(x, t, constants.a[l], constants.b[l], Log1p(u));"
 FAULTS = {
     "unwritten": (WRITE, f"if (i < 400 || i > 403) {{ {WRITE} }}", ["walk", "repeat", "large"]),
-    "edge": (EDGE, EDGE.replace(";", " * T(1.0000002);"), ["large"]),
+    "rest": (REST, REST.replace(";", " * T(1.0000002);"), ["large"]),
     "sum": (
         SUM,
         f"static int calls; sums.loss *= 1 + 1e-7 * calls++; {SUM}",

@@ -1,10 +1,10 @@
 #ifndef CUDA_EMULATION_CUDA_RUNTIME_H_
 #define CUDA_EMULATION_CUDA_RUNTIME_H_
 
-// As much of CUDA as weighted_sigmoid_loss.cu and tests/gpu/device.cu take, on
-// the CPU. The threads of a block take turns: each runs until it waits for its
-// warp or block. A launch is Emulate(grid, threads, function):
-// test_cuda_kernels.py writes it for <<<>>>.
+// As much of CUDA as the kernels and tests/gpu/device.cu take, on the CPU. The
+// threads of a block take turns: each runs until it waits for its warp or block.
+// A launch is Emulate(grid, threads, function): test_cuda_kernels.py writes it
+// for <<<>>>.
 
 #include <setjmp.h>
 #include <ucontext.h>
