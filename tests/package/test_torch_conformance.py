@@ -265,13 +265,15 @@ def test_double_backward():
 
 
 @pytest.mark.parametrize("reduction", REDUCTIONS)
-def test_is_grads_batched(reduction):
+@pytest.mark.parametrize("rows", [1, 3])
+def test_is_grads_batched(reduction, rows):
     x, t, _, pos_weight = numbers(5, 4)
 
     def use(loss):
         leaf = x.clone().requires_grad_()
         result = loss(leaf, t, pos_weight=pos_weight, reduction=reduction)
-        v = torch.arange(3.0).reshape(3, *(1,) * result.dim()).expand(3, *result.shape)
+        v = torch.arange(1.0, rows + 1).reshape(rows, *(1,) * result.dim())
+        v = v.expand(rows, *result.shape)
         return torch.autograd.grad(result, leaf, v, is_grads_batched=True)[0]
 
     same(use)
