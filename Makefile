@@ -93,6 +93,7 @@ sanitize: ## run our C++ tests with AddressSanitizer and UndefinedBehaviorSaniti
 
 forks: ## build forks of Caffe with the layer, and run our C++ tests in them: build/forks
 	$(PACKAGES) build forks
+	$(FETCH)
 	$(DEVTOOL) devtools/forks.py $(AT_A_TIME)
 
 bench: ## measure against C++, NumPy, PyTorch, JAX and upstream's layer: build/bench

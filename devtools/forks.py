@@ -41,6 +41,8 @@ THEIRS = ["test_sigmoid_cross_entropy_loss_layer.cpp", "test_permute_layer.cpp"]
 
 
 def stand_in_of_2015(tree):
+    if not SOURCE.is_dir():
+        raise Failure("Caffe's source is not here; run `make forks`, or scripts/fetch.py")
     shutil.copytree(SOURCE, tree, symlinks=True)
     _stand_in_trees.caffe_2015(tree)
 
