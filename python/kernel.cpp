@@ -75,7 +75,7 @@ Result Run(const kernel::Elements<T>& elements, double scale, T* losses,
       : grad ? LossAndGradient(elements, scale, grad)
              : Loss(elements, scale);
   kernel::BadInput bad = {0, 0};
-  if (sums.target_excess > 0 || sums.weight_excess > 0) {
+  if (sums.target_excess > kernel::kHardTargetSlack || sums.weight_excess > 0) {
     bad = CountBadInput(elements);
   }
   return Result(sums.loss, bad.targets, bad.weights);

@@ -17,6 +17,7 @@ TYPED = "[----------] 1 test from {0}/2, where TypeParam = caffe::GPUDevice<floa
 LOSSES = ["Contrastive", "Euclidean", "Hinge", "Infogain", "SigmoidCrossEntropy", "SoftmaxWith"]
 SUITES = [
     *(f"{name}LossLayerTest" for name in LOSSES),
+    "SigmoidCrossEntropyWeightLossAdviceTest",
     "SigmoidCrossEntropyWeightLossLayerTest",
     "SigmoidCrossEntropyWeightLossNetTest",
     "WeightedSigmoidLossRandomTest",

@@ -206,7 +206,7 @@ def test_stop_on_nan(train, job):
         file["data"][33] = np.nan
     process = train()
     assert process.returncode != 0
-    assert "the loss is nan; 3 of 60 scores are not finite (stop_on_nan is true)." in process.stderr
+    assert "the loss is nan; 3 of 60 scores are not finite, the first is nan (" in process.stderr
 
 
 def test_mask_mistake_is_warned_of_once(train, job):

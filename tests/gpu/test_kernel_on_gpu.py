@@ -15,6 +15,7 @@ CANNOT_TELL = 3
 CASES = "*Loss*GPU*:*Loss*/2.*:*Loss*/3.*:WeightedSigmoidLossRandomTest/1.*"
 TYPED = re.compile(r"^\[-+\] \d+ tests? from (\S+), where TypeParam = (.*)$", re.MULTILINE)
 SUITES = {
+    "SigmoidCrossEntropyWeightLossAdviceTest",
     "SigmoidCrossEntropyWeightLossLayerTest",
     "SigmoidCrossEntropyWeightLossNetTest",
     "WeightedSigmoidLossGPUTest",

@@ -39,8 +39,10 @@ namespace caffe {
  *      gradient is its limit; the loss is infinite, or NaN where the term that
  *      grows has weight 0 (a hard target). NaN gives NaN.
  *   -# @f$ (N \times C \times ...) @f$
- *      as many targets @f$ t \in [0, 1] @f$; soft targets are allowed. Others
- *      are used as they are, with at most two warnings.
+ *      the targets @f$ t \in [0, 1] @f$ in the same order; soft targets are
+ *      allowed. Others are used as they are, with at most two warnings. Axes
+ *      may be merged or split, and axes of 1 left out; a permutation is fatal,
+ *      and another shape of as many elements gets a warning.
  *   -# @f$ (N \times C \times ...) @f$ (optional)
  *      element weights @f$ e \geq 0 @f$, finite; others are used as they are,
  *      with at most two warnings. Each axis is as long as that of the scores or
@@ -148,8 +150,7 @@ class SigmoidCrossEntropyWeightLossLayer : public LossLayer<Dtype> {
   void CheckWeights(
       const char* field,
       const google::protobuf::RepeatedField<float>& weights) const;
-  void CheckTargets(const Blob<Dtype>& scores,
-                    const Blob<Dtype>& targets) const;
+  void CheckTargets(const Blob<Dtype>& scores, const Blob<Dtype>& targets);
   void CheckChannels(const Blob<Dtype>& scores) const;
   void CheckChannels(const Blob<Dtype>& scores, const char* field,
                      int values) const;
@@ -164,9 +165,11 @@ class SigmoidCrossEntropyWeightLossLayer : public LossLayer<Dtype> {
   void FinishForward(const LossSums& sums, double scale,
                      const vector<Blob<Dtype>*>& bottom,
                      const vector<Blob<Dtype>*>& top);
-  void WarnOfInput(const LossSums& sums, const vector<Blob<Dtype>*>& bottom);
+  void WarnOfInput(const LossSums& sums, Dtype loss,
+                   const vector<Blob<Dtype>*>& bottom);
+  void WarnOfBalance(const LossSums& sums);
   /// Ends the program for a loss that is not finite.
-  void StopOnNan(Dtype loss, const Blob<Dtype>& scores) const;
+  void StopOnNan(Dtype loss, const vector<Blob<Dtype>*>& bottom) const;
   /// elements_ with pointers to the data on one device.
   Elements CpuElements(const vector<Blob<Dtype>*>& bottom) const;
   Elements GpuElements(const vector<Blob<Dtype>*>& bottom) const;
@@ -175,6 +178,9 @@ class SigmoidCrossEntropyWeightLossLayer : public LossLayer<Dtype> {
   /// losses where their mean has it: 2^31 elements and two float weights take
   /// 2^287.
   static constexpr double kOverflowScale = 3.8725919148493183e-121;
+
+  /// Single images often have no positive; so many in a row are a mistake.
+  static const int kForwardsBeforeWarning = 100;
 
   /// The kernel's input, but for the pointers.
   Elements elements_;
@@ -188,6 +194,10 @@ class SigmoidCrossEntropyWeightLossLayer : public LossLayer<Dtype> {
   LossParameter_NormalizationMode normalization_;
   Warnings target_warnings_;
   Warnings weight_warnings_;
+  Warnings balance_warnings_;
+  bool has_warned_of_order_;
+  /// How many Forwards in a row had no scope with positives and negatives.
+  int forwards_without_balance_;
   /// What the last Forward divided the loss by.
   double normalizer_;
 };

@@ -118,6 +118,15 @@ struct Elements {
   T ignore_label;
 };
 
+/// A target this close to 0 or 1, in either type, is one of them that was
+/// rounded: 255 times a float 1/255 is.
+const double kHardTargetSlack = 1. / (1 << 20);
+
+/// Whether a target is outside [0, 1] by more than rounding.
+inline bool IsOutOfRange(double target) {
+  return !(target >= -kHardTargetSlack && target <= 1 + kHardTargetSlack);
+}
+
 /// What a forward pass sums over the elements that are not ignored.
 struct LossSums {
   double loss;
@@ -130,7 +139,7 @@ struct LossSums {
 
 /// Elements that are not ignored, and have what a LossSums' excess is about.
 struct BadInput {
-  std::uint64_t targets;  ///< how many have a target outside [0, 1]
+  std::uint64_t targets;  ///< how many have a target out of range
   std::uint64_t weights;  ///< how many a weight negative or not finite
 };
 

@@ -1,9 +1,11 @@
 #include <algorithm>
 #include <cmath>
+#include <functional>
 #include <sstream>
 #include <string>
 #include <vector>
 
+#include "caffe/layers/sigmoid_cross_entropy_weight_loss_advice.hpp"
 #include "caffe/layers/sigmoid_cross_entropy_weight_loss_layer.hpp"
 
 namespace caffe {
@@ -13,7 +15,19 @@ typedef SigmoidCrossEntropyWeightLossParameter WeightLossParameter;
 
 template <typename Dtype>
 string SigmoidCrossEntropyWeightLossLayer<Dtype>::Description() const {
-  return string(type()) + " layer '" + this->layer_param_.name() + "'";
+  const LayerParameter& param = this->layer_param_;
+  std::ostringstream text;
+  text << type() << " layer";
+  if (!param.name().empty()) {
+    text << " '" << param.name() << "'";
+  } else {
+    const char* separator = " without a name, of bottoms '";
+    for (int i = 0; i < param.bottom_size(); ++i, separator = "', '") {
+      text << separator << param.bottom(i);
+    }
+    text << "' and top '" << (param.top_size() ? param.top(0) : "") << "'";
+  }
+  return text.str();
 }
 
 // Set-up
@@ -75,7 +89,9 @@ void SigmoidCrossEntropyWeightLossLayer<Dtype>::LayerSetUp(
   }
   ReadNormalization();
   gpu_workspace_.reset(new SyncedMemory(weighted_sigmoid_loss::kGpuWorkspace));
-  target_warnings_ = weight_warnings_ = Warnings();
+  target_warnings_ = weight_warnings_ = balance_warnings_ = Warnings();
+  has_warned_of_order_ = false;
+  forwards_without_balance_ = 0;
   normalizer_ = 1;
   LogParameters();
 }
@@ -83,19 +99,42 @@ void SigmoidCrossEntropyWeightLossLayer<Dtype>::LayerSetUp(
 // Shapes
 
 template <typename Dtype>
+static string Shapes(const Blob<Dtype>& scores, const Blob<Dtype>& targets) {
+  return ": the scores (bottom 0) have shape " + scores.shape_string() +
+         ", the targets (bottom 1) " + targets.shape_string() + "; ";
+}
+
+template <typename Dtype>
 void SigmoidCrossEntropyWeightLossLayer<Dtype>::CheckTargets(
-    const Blob<Dtype>& scores, const Blob<Dtype>& targets) const {
+    const Blob<Dtype>& scores, const Blob<Dtype>& targets) {
   CHECK_GE(scores.num_axes(), 1)
       << Description() << ": the scores (bottom 0) have no axes; they need at "
       << "least that of the batch.";
   CHECK_EQ(scores.count(), targets.count())
-      << Description() << ": the scores (bottom 0) have shape "
-      << scores.shape_string() << ", the targets (bottom 1) "
-      << targets.shape_string() << "; their counts must be equal.";
+      << Description() << Shapes(scores, targets)
+      << "their counts must be equal."
+      << weight_loss_advice::CountAdvice(scores.shape(), targets.shape(),
+                                         param().axis());
   CHECK(targets.num_axes() >= 1 && scores.shape(0) == targets.shape(0))
-      << Description() << ": the scores (bottom 0) have shape "
-      << scores.shape_string() << ", the targets (bottom 1) "
-      << targets.shape_string() << "; their first axes must be equal.";
+      << Description() << Shapes(scores, targets)
+      << "their first axes must be equal.";
+  if (scores.count() == 0) {
+    return;
+  }
+  const weight_loss_advice::Order order =
+      weight_loss_advice::CompareOrder(scores.shape(), targets.shape());
+  CHECK_NE(order, weight_loss_advice::kPermutation)
+      << Description() << Shapes(scores, targets)
+      << "these are the same axes in another order. Transpose the "
+      << "targets where they are made; if their elements are in the scores' "
+      << "order after all, give them the scores' shape by a Reshape layer.";
+  if (order == weight_loss_advice::kUnknownOrder && !has_warned_of_order_) {
+    LOG(WARNING) << Description() << Shapes(scores, targets)
+                 << "the targets are taken in the order in which "
+                 << "they lie in memory. If that is right, a Reshape layer "
+                 << "that gives them the scores' shape ends this warning.";
+    has_warned_of_order_ = true;
+  }
 }
 
 template <typename Dtype>
@@ -242,70 +281,133 @@ double SigmoidCrossEntropyWeightLossLayer<Dtype>::GetNormalizer(
   return std::max(1., normalizer);
 }
 
-/// "k of n WHAT, the first is x": the values of a blob that are not good.
-template <typename Dtype, typename IsGood>
-static string BadValues(const Blob<Dtype>& blob, const char* what,
-                        IsGood is_good) {
-  const Dtype* begin = blob.cpu_data();
-  const Dtype* end = begin + blob.count();
-  std::ostringstream text;
-  text << blob.count() - std::count_if(begin, end, is_good) << " of "
-       << blob.count() << ' ' << what << ", the first is "
-       << *std::find_if_not(begin, end, is_good);
-  return text.str();
+template <typename Dtype>
+static bool IsNotFinite(Dtype value) {
+  return !std::isfinite(value);
 }
 
 template <typename Dtype>
 void SigmoidCrossEntropyWeightLossLayer<Dtype>::WarnOfInput(
-    const LossSums& sums, const vector<Blob<Dtype>*>& bottom) {
-  const char* const kAdvice =
-      "; they are used as they are, and this is said "
-      "at most twice.";
-  if (target_warnings_.IsOwed(sums.target_excess)) {
+    const LossSums& sums, Dtype loss, const vector<Blob<Dtype>*>& bottom) {
+  const std::function<bool(Dtype)> counts([this](Dtype target) {
+    return !(elements_.has_ignore_label && target == elements_.ignore_label);
+  });
+  const char* const kUse =
+      "; they are used as they are, and this is said at most twice. ";
+  if (sums.target_excess > weighted_sigmoid_loss::kHardTargetSlack &&
+      target_warnings_.IsOwed(sums.target_excess)) {
+    std::ostringstream negative_loss;
+    if (loss < 0) {
+      negative_loss << "; the loss is " << loss
+                    << ", and is never to be negative";
+    }
     LOG(WARNING) << Description() << ": "
-                 << BadValues(*bottom[1], "targets are outside [0, 1]",
-                              [this](Dtype target) {
-                                return (target >= 0 && target <= 1) ||
-                                       (elements_.has_ignore_label &&
-                                        target == elements_.ignore_label);
-                              })
-                 << kAdvice;
+                 << weight_loss_advice::BadValues<Dtype>(
+                        *bottom[1], "targets are outside [0, 1]",
+                        [=](Dtype target) {
+                          return counts(target) &&
+                                 weighted_sigmoid_loss::IsOutOfRange(target);
+                        })
+                 << negative_loss.str() << kUse
+                 << weight_loss_advice::TargetsAdvice(*bottom[1], counts);
   }
   if (weight_warnings_.IsOwed(sums.weight_excess)) {
     LOG(WARNING) << Description() << ": "
-                 << BadValues(*bottom[2],
-                              "element weights are negative or not finite",
-                              [](Dtype weight) {
-                                return std::isfinite(weight) && weight >= 0;
-                              })
-                 << kAdvice;
+                 << weight_loss_advice::BadValues<Dtype>(
+                        *bottom[2],
+                        "element weights are negative or not finite",
+                        [](Dtype weight) {
+                          return !(std::isfinite(weight) && weight >= 0);
+                        })
+                 << kUse << "A weight of 0 leaves an element out.";
+  }
+}
+
+template <typename Dtype>
+void SigmoidCrossEntropyWeightLossLayer<Dtype>::WarnOfBalance(
+    const LossSums& sums) {
+  if (sums.loss != 0) {
+    forwards_without_balance_ = 0;
+    return;  // without a copy from the GPU
+  }
+  const double* const factors =
+      static_cast<const double*>(balance_->cpu_data());
+  bool has_positives = false, has_negatives = false, has_both = false;
+  for (std::size_t s = 0; s < elements_.scope.size; ++s) {
+    const bool is_negative = factors[2 * s] != 0;
+    const bool is_positive = factors[2 * s + 1] != 0;
+    has_positives = has_positives || is_positive;
+    has_negatives = has_negatives || is_negative;
+    has_both = has_both || (is_positive && is_negative);
+  }
+  forwards_without_balance_ = has_both ? 0 : forwards_without_balance_ + 1;
+  if (forwards_without_balance_ >= kForwardsBeforeWarning &&
+      balance_warnings_.IsOwed(1)) {
+    const char* what = "Here all targets are ignored.";
+    if (has_positives && has_negatives) {
+      what =
+          "Here each scope has one of the two: a larger one, as BATCH, may "
+          "have both.";
+    } else if (has_positives) {
+      what =
+          "Here all targets are 1: look at the labels' source, threshold "
+          "and scale.";
+    } else if (has_negatives) {
+      what =
+          "Here all targets are 0: look at the labels' source, threshold "
+          "and scale.";
+    }
+    LOG(WARNING)
+        << Description() << ": in " << forwards_without_balance_
+        << " Forwards in a row no scope of class_balance "
+        << WeightLossParameter::ClassBalance_Name(param().class_balance())
+        << " had positives and negatives, so that loss and gradient are 0. "
+        << what;
   }
 }
 
 template <typename Dtype>
 void SigmoidCrossEntropyWeightLossLayer<Dtype>::StopOnNan(
-    Dtype loss, const Blob<Dtype>& scores) const {
-  const Dtype* begin = scores.cpu_data();
-  const Dtype* end = begin + scores.count();
-  LOG(FATAL) << Description() << ": the loss is " << loss << "; "
-             << scores.count() - std::count_if(begin, end,
-                                               [](Dtype score) {
-                                                 return std::isfinite(score);
-                                               })
-             << " of " << scores.count() << " scores are not finite "
-             << "(stop_on_nan is true).";
+    Dtype loss, const vector<Blob<Dtype>*>& bottom) const {
+  const char* const kWhat[] = {"scores are not finite",
+                               "targets are not finite",
+                               "element weights are not finite"};
+  std::ostringstream causes;
+  for (int i = 0; i < bottom.size(); ++i) {
+    const string cause = weight_loss_advice::BadValues<Dtype>(
+        *bottom[i], kWhat[i], IsNotFinite<Dtype>);
+    causes << (cause.empty() ? "" : "; ") << cause;
+  }
+  if (causes.str().empty()) {
+    causes << "; scores, targets and weights are finite, and their sum is not:"
+           << " the largest magnitude of the scores is "
+           << weight_loss_advice::LargestMagnitude(*bottom[0])
+           << ", of the targets "
+           << weight_loss_advice::LargestMagnitude(*bottom[1]);
+    if (bottom.size() > 2) {
+      causes << ", of the element weights "
+             << weight_loss_advice::LargestMagnitude(*bottom[2]);
+    }
+    causes << "; cls_weight" << Join(param().cls_weight()) << ", neg_weight"
+           << Join(param().neg_weight());
+  }
+  LOG(FATAL) << Description() << ": the loss is " << loss << causes.str()
+             << " (stop_on_nan is true).";
 }
 
 template <typename Dtype>
 void SigmoidCrossEntropyWeightLossLayer<Dtype>::FinishForward(
     const LossSums& sums, double scale, const vector<Blob<Dtype>*>& bottom,
     const vector<Blob<Dtype>*>& top) {
-  WarnOfInput(sums, bottom);
   normalizer_ = GetNormalizer(*bottom[0], sums);
   const Dtype loss = static_cast<Dtype>(sums.loss / normalizer_ / scale);
   top[0]->mutable_cpu_data()[0] = loss;
+  WarnOfInput(sums, loss, bottom);
+  if (balance_) {
+    WarnOfBalance(sums);
+  }
   if (!std::isfinite(loss) && param().stop_on_nan()) {
-    StopOnNan(loss, *bottom[0]);
+    StopOnNan(loss, bottom);
   }
 }
 

@@ -5,7 +5,6 @@
 #include <vector>
 
 #include "boost/scoped_ptr.hpp"
-#include "glog/logging.h"
 #include "google/protobuf/text_format.h"
 #include "gtest/gtest.h"
 
@@ -16,34 +15,11 @@
 #include "caffe/layers/sigmoid_cross_entropy_weight_loss_layer.hpp"
 #include "caffe/net.hpp"
 
+#include "caffe/test/log_capture.hpp"
 #include "caffe/test/test_caffe_main.hpp"
 #include "caffe/test/test_gradient_check_util.hpp"
 
 namespace caffe {
-
-namespace {
-
-/// Keeps what is logged at a severity while it lives.
-class LogCapture : public google::LogSink {
- public:
-  explicit LogCapture(google::LogSeverity severity) : severity_(severity) {
-    google::AddLogSink(this);
-  }
-  virtual ~LogCapture() { google::RemoveLogSink(this); }
-  virtual void send(google::LogSeverity severity, const char*, const char*, int,
-                    const struct ::tm*, const char* message, size_t length) {
-    if (severity == severity_) {
-      messages_.push_back(string(message, length));
-    }
-  }
-  const vector<string>& messages() const { return messages_; }
-
- private:
-  const google::LogSeverity severity_;
-  vector<string> messages_;
-};
-
-}  // namespace
 
 template <typename TypeParam>
 class SigmoidCrossEntropyWeightLossLayerTest
@@ -547,59 +523,6 @@ TYPED_TEST(SigmoidCrossEntropyWeightLossLayerTest, TestSetUpLogsParameters) {
       log.messages()[0]);
 }
 
-TYPED_TEST(SigmoidCrossEntropyWeightLossLayerTest, TestWarnsOfTargetsTwice) {
-  this->Set({1, 2, 3, 4}, {255, 0, 0, 255});
-  LogCapture log(google::GLOG_WARNING);
-  this->Forward("");
-  ASSERT_EQ(1, log.messages().size());
-  EXPECT_EQ(
-      "SigmoidCrossEntropyWeightLoss layer 'loss': 2 of 4 targets are "
-      "outside [0, 1], the first is 255; they are used as they are, and "
-      "this is said at most twice.",
-      log.messages()[0]);
-  this->layer_->Forward(this->bottoms_, this->tops_);
-  EXPECT_EQ(1, log.messages().size());
-  // Another is owed for what is 1,000 times as far outside, and no third.
-  this->targets_.mutable_cpu_data()[1] = 254001;
-  this->layer_->Forward(this->bottoms_, this->tops_);
-  EXPECT_EQ(1, log.messages().size());
-  for (const int target : {254002, 2000000000}) {
-    this->targets_.mutable_cpu_data()[1] = target;
-    this->layer_->Forward(this->bottoms_, this->tops_);
-    ASSERT_EQ(2, log.messages().size());
-  }
-  EXPECT_NE(string::npos, log.messages()[1].find("3 of 4 targets"));
-  this->targets_.mutable_cpu_data()[1] = 0;
-  // A label that is ignored is none of them.
-  this->Forward(LOSS_PARAM("ignore_label: 255"));
-  EXPECT_EQ(2, log.messages().size());
-}
-
-TYPED_TEST(SigmoidCrossEntropyWeightLossLayerTest, TestWarnsOfWeightsTwice) {
-  this->Weigh({2, 1, 2, 2});
-  this->weights_.mutable_cpu_data()[3] = -2;
-  this->weights_.mutable_cpu_data()[5] =
-      std::numeric_limits<typename TypeParam::Dtype>::quiet_NaN();
-  LogCapture log(google::GLOG_WARNING);
-  this->Forward("");
-  ASSERT_EQ(1, log.messages().size());
-  EXPECT_EQ(
-      "SigmoidCrossEntropyWeightLoss layer 'loss': 2 of 8 element weights "
-      "are negative or not finite, the first is -2; they are used as "
-      "they are, and this is said at most twice.",
-      log.messages()[0]);
-  this->layer_->Forward(this->bottoms_, this->tops_);
-  EXPECT_EQ(1, log.messages().size());
-  // Weights of ignored elements, however bad, cost no warning.
-  this->targets_.mutable_cpu_data()[0] = -1;
-  this->weights_.mutable_cpu_data()[3] = 1;
-  this->weights_.mutable_cpu_data()[5] = 1;
-  this->Weigh({2, 3, 2, 2});
-  this->weights_.mutable_cpu_data()[0] = -5;
-  this->Forward(LOSS_PARAM("ignore_label: -1"));
-  EXPECT_EQ(1, log.messages().size());
-}
-
 // On the CPU only: a death test forks, which no CUDA context outlives.
 template <typename Dtype>
 class SigmoidCrossEntropyWeightLossLayerDeathTest
@@ -653,19 +576,6 @@ TYPED_TEST(SigmoidCrossEntropyWeightLossLayerDeathTest, TestBottoms) {
   EXPECT_DEATH(this->SetUpLayer(""), "takes at most 3 bottom blob");
 }
 
-TYPED_TEST(SigmoidCrossEntropyWeightLossLayerDeathTest, TestShapes) {
-  this->targets_.Reshape(2, 3, 2, 1);
-  EXPECT_DEATH(this->SetUpLayer(""),
-               "layer 'loss': the scores .bottom 0. have shape 2 3 2 2 .24., "
-               "the targets .bottom 1. 2 3 2 1 .12.; their counts must be "
-               "equal");
-  this->targets_.Reshape(4, 3, 2, 1);
-  EXPECT_DEATH(this->SetUpLayer(""), "their first axes must be equal");
-  this->scores_.Reshape(vector<int>());
-  this->targets_.Reshape(vector<int>());
-  EXPECT_DEATH(this->SetUpLayer(""), "the scores .bottom 0. have no axes");
-}
-
 TYPED_TEST(SigmoidCrossEntropyWeightLossLayerDeathTest, TestReshape) {
   this->Forward(PARAM(THREE_WEIGHTS));
   this->scores_.Reshape(2, 4, 2, 2);
@@ -707,17 +617,6 @@ TYPED_TEST(SigmoidCrossEntropyWeightLossLayerDeathTest, TestPropagateDown) {
       this->layer_->Backward(this->tops_, propagate_down, this->bottoms_),
       "the gradient of bottom 2, .* put propagate_down: true "
       "propagate_down: false propagate_down: false into");
-}
-
-TYPED_TEST(SigmoidCrossEntropyWeightLossLayerDeathTest, TestStopOnNan) {
-  this->scores_.mutable_cpu_data()[5] =
-      std::numeric_limits<TypeParam>::infinity();
-  this->scores_.mutable_cpu_data()[6] =
-      std::numeric_limits<TypeParam>::quiet_NaN();
-  EXPECT_TRUE(std::isnan(this->Forward(PARAM("stop_on_nan: false"))));
-  EXPECT_DEATH(this->Forward(PARAM("stop_on_nan: true")),
-               "layer 'loss': the loss is -?nan; 2 of 24 scores are not finite "
-               ".stop_on_nan is true.");
 }
 
 /// Nets in which the scores feed this loss and another one.

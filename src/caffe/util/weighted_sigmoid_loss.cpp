@@ -457,7 +457,7 @@ BadInput CountBadInput(const Elements<T>& elements) {
     if (elements.has_ignore_label && target == elements.ignore_label) {
       continue;
     }
-    bad.targets += !(target >= 0 && target <= 1);
+    bad.targets += IsOutOfRange(target);
     bad.weights +=
         elements.weight.data &&
         WeightExcess(elements.weight.data[Offset(elements.weight, i)]) > 0;
