@@ -19,9 +19,9 @@ CATALOGUE = (Path(__file__).resolve().parent.parent / "docs" / "layer.md").read_
 
 
 def section(title, language):
-    """The code block in a language under a heading of the catalogue."""
+    """The first code block in a language under a heading of the catalogue."""
     (text,) = re.findall(rf"^### {title}\n(.*?)(?=^#)", f"{CATALOGUE}#", re.MULTILINE | re.DOTALL)
-    (block,) = re.findall(rf"^```{language}\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
+    block, *_ = re.findall(rf"^```{language}\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
     return block
 
 
