@@ -11,7 +11,7 @@ from _common import Failure, run
 
 HERE = Path(__file__).resolve().parent
 OUTPUT = "adapter.so"
-LIBRARIES = ["-lcaffe", "-lprotobuf", "-lglog", "-lboost_system"]
+LIBRARIES = ["-lcaffe", "-lprotobuf", "-lglog"]
 
 
 def library_of(device, install):

@@ -44,7 +44,7 @@ class Layer:
         self.net.blobs["scores"].diff[...] = np.nan
         self.net.forward()
         self.net.backward()
-        return float(self.net.blobs["loss"].data), self.net.blobs["scores"].diff.copy()
+        return self.net.blobs["loss"].data.item(), self.net.blobs["scores"].diff.copy()
 
     def _load(self, shapes):
         net = caffe_pb2.NetParameter(force_backward=True)

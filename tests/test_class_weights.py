@@ -290,6 +290,7 @@ def test_memory_does_not_grow_with_the_labels(tmp_path, counted):
 
 
 def test_progress_is_for_terminals(monkeypatch):
+    monkeypatch.setenv("TERM", "xterm")
     stream = io.StringIO()
     monkeypatch.setattr(sys, "stderr", stream)
     for terminal in (False, True):

@@ -140,7 +140,7 @@ def run(net):
         blob.data[...] = random.uniform(0.5, 2, size=blob.data.shape)
     net.forward()
     net.backward()
-    return float(net.blobs["loss"].data), scores.diff.copy()
+    return net.blobs["loss"].data.item(), scores.diff.copy()
 
 
 @pytest.fixture

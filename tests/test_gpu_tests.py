@@ -47,6 +47,10 @@ awk -v CONVFMT=%.9g -v off={off} 'BEGIN {{ for (i = 0; i < 30; ++i)
   print "I sgd.cpp:1] Iteration " i " (9 iter/s), loss = " (2 - i / 30) * (1 + off * {gpu}) }}'
 """
 CAFFE = 'case "$*" in *gpu*) gpu=1 ;; *) gpu=0 ;; esac\n' + TRAIN.replace("{gpu}", "'$gpu'")
+# Not awk's own, which each awk spells and reads in its way.
+DIVERGES = (
+    CAFFE.format(off=0).rstrip() + " | if [ $gpu = 1 ]; then sed 's/[^ ]*$/nan/'; else cat; fi\n"
+)
 SANITIZER = """\
 while [ "${1#-}" != "$1" ]; do shift 2; done
 [ "$SANITIZER" = none ] && echo "========= Error: Device not supported." && exit 1
@@ -128,7 +132,7 @@ def test_every_check_passes(runtest, tree, tmp_path):
         ("tests/golden", "echo 1 failure; exit 1", "golden", "1 failure"),
         ("tests/device", "echo 5 differ; exit 1", "walk", "5 differ"),
         ("../install/bin/caffe", CAFFE.format(off=0.01), "gpu-0", "apart"),
-        ("../install/bin/caffe", CAFFE.format(off="nan"), "gpu-0", "nan"),
+        ("../install/bin/caffe", DIVERGES, "gpu-0", "nan"),
         ("../install/bin/caffe", "echo F no such layer; exit 6", "gpu-0", "F no such layer"),
         ("tests/nccl", "exit 0", "nccl", "assert []"),
     ],

@@ -1,6 +1,7 @@
 """`make sanitize`: what it finds, on which instruction sets, and that what it finds counts."""
 
 import os
+import re
 import subprocess
 import sys
 
@@ -25,7 +26,8 @@ int main(int argc, char** argv) {
 }
 """
 FAULTS = {
-    "return numbers[two];": "heap-buffer-overflow",
+    # UndefinedBehaviorSanitizer's, with GCC 16, or AddressSanitizer's
+    "return numbers[two];": "with insufficient space|heap-buffer-overflow",
     "return two + 0x7fffffff;": "signed integer overflow",
     "numbers[0] = static_cast<int>(2e9f * two);": "outside the range of representable values",
     "std::vector<int> one(two); one.reserve(9); numbers[0] = one[two];": "Assertion",
@@ -44,7 +46,7 @@ def test_fault_is_found(fault, tmp_path):
     if fault:
         assert done.returncode != 0
         (found, *_) = filter(sanitize.FOUND.search, done.stderr.splitlines())
-        assert FAULTS[fault] in done.stderr[done.stderr.index(found) :]
+        assert re.search(FAULTS[fault], done.stderr[done.stderr.index(found) :])
     else:
         assert (done.returncode, done.stderr) == (0, "")
 
