@@ -13,8 +13,8 @@ VENV := build/venv
 # make OUTPUT=DIR: leave reports there (runtest, bench)
 # make CUDA_ARCH=90: compile for these GPUs, or "native", instead of all of today's
 
-# Another Python's settings and the user's own packages stay out of all of this.
-unexport PYTHONPATH PYTHONHOME VIRTUAL_ENV
+# Another Python's settings (PYTHONSAFEPATH, PYTHONOPTIMIZE) and the user's own packages stay out.
+unexport VIRTUAL_ENV $(filter PYTHON%,$(.VARIABLES))
 export PYTHONNOUSERSITE := 1
 
 SOURCE = $(if $(CAFFE_SOURCE),--source "$(CAFFE_SOURCE)")

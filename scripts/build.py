@@ -1,10 +1,13 @@
 #!/usr/bin/python3
 """Build Caffe with the layer: from nothing to build/VARIANT/install, doing only what is not done.
 
-Caffe's source is fetched (scripts/fetch.py) and copied to build/VARIANT/caffe, the layer and the
-toolchain fixes are applied there (scripts/apply.py), CMake and ninja build it in
-build/VARIANT/cmake, and what is built is installed. build/VARIANT/install is at every moment a
-whole installation or absent. What the compiler prints goes to build/VARIANT/build.log.
+Caffe's source is fetched (scripts/fetch.py) and laid out in build/VARIANT/caffe with the layer and
+the toolchain fixes (scripts/apply.py), CMake and ninja build it in build/VARIANT/cmake, and what is
+built is installed. build/VARIANT/install is at every moment a whole installation or absent. What is
+not as it was made, by content, is made again. What the compiler prints goes to
+build/VARIANT/build.log.
+
+Of the caller's environment CC, CXX and the flags in TAKEN count, and are told; nothing else does.
 """
 
 import argparse
@@ -18,16 +21,23 @@ import subprocess
 import sys
 from pathlib import Path
 
+import _contents
 import apply
 import fetch
+from _applied_tree import AppliedTree
 from _common import ROOT, Failure, program
+from _git_tree import FILE
 
 SOURCE = ROOT / "build" / "source" / "caffe"
 SCRIPTS = ROOT / "scripts"
 LAUNCHER = ROOT / "python" / "weighted-loss"
 # Debian's folders alone: pyenv's and conda's hold other compilers, libraries and Pythons.
 PATH = "/usr/sbin:/usr/bin:/sbin:/bin"
-FOREIGN = re.compile(r"PYTHON|CONDA|CMAKE_PREFIX_PATH|LD_LIBRARY_PATH|LIBRARY_PATH|C.*INCLUDE_PATH")
+# What CMake reads for itself when it configures.
+TAKEN = ("CC", "CXX", "CFLAGS", "CXXFLAGS", "LDFLAGS", "CUDAHOSTCXX", "CUDAFLAGS")
+KEPT = ("HOME", "LOGNAME", "TERM", "TMPDIR", "USER", *TAKEN)
+# Ninja's own, which it checks itself, and what installing writes.
+NOT_MADE = (".ninja_deps", ".ninja_log", "install_manifest.txt", "made.json")
 GIB = 1 << 30
 # Measured: what a build from nothing takes, tests and installation included, and some room.
 DISK_NEEDED = {"cpu": GIB / 2, "cuda": 3 * GIB}
@@ -41,6 +51,7 @@ CAUSES = [
         "the compiler was killed, most likely for want of memory: try JOBS=1",
     ),
     (r"Permission denied", "a file cannot be written; is build/ of another user?"),
+    (r"Could NOT find OpenMP", "this compiler has no OpenMP: install libomp-dev, or unset CXX"),
 ]
 
 
@@ -68,6 +79,7 @@ class Build:
         self.folder = folder or ROOT / "build" / variant
         self.tree = self.folder / "caffe"
         self.cmake = self.folder / "cmake"
+        self.made = self.cmake / "made.json"
         self.install = self.folder / "install"
         self.tests = self.cmake / "caffe" / "test" / "test.testbin"
         self.programs = self.cmake / "tests"
@@ -95,8 +107,18 @@ class Build:
     def make_tree(self, source=None):
         """Caffe's source with the layer and the toolchain fixes."""
         fetch.fetch(source, SOURCE)
-        self.copy_tree()
-        apply.main([str(self.tree), "--modernize"])
+        self.lay_out(wanted_files())
+
+    def lay_out(self, files):
+        """Make the tree these files, {path: (mode, bytes)}; what is right keeps its time."""
+        for path in files_in(self.tree):
+            if path.relative_to(self.tree).as_posix() not in files:
+                path.unlink()
+        for name, (mode, data) in files.items():
+            path = self.tree / name
+            if path.is_symlink() or not path.is_file() or path.read_bytes() != data:
+                path.unlink(missing_ok=True)
+                fetch.write(path, mode, data)
 
     def check_disk(self):
         """Say so before an hour's work, not after it."""
@@ -110,56 +132,54 @@ class Build:
                 f"{needed / GIB:.1f} GiB: free some space and run it again"
             )
 
-    def copy_tree(self):
-        """Copy Caffe's source, unless the copy has all of it; apply.py keeps its files right."""
-        names = (path.relative_to(SOURCE) for path in files_in(SOURCE))
-        if self.tree.exists() and all((self.tree / name).exists() for name in names):
-            return
-        partial = self.folder / "caffe.partial"
-        for old in (partial, self.tree):
-            shutil.rmtree(old, ignore_errors=True)
-        try:
-            shutil.copytree(SOURCE, partial, symlinks=True)
-        except shutil.Error as error:
-            (_, target, why), *_ = error.args[0]
-            raise Failure(f"cannot copy to {target}: {why}") from None
-        # PyPI's sdist lacks this file, which Caffe's CMake code includes and nothing of ours needs.
-        examples = partial / "examples" / "CMakeLists.txt"
-        examples.parent.mkdir(exist_ok=True)
-        examples.touch()
-        partial.rename(self.tree)
-
     def configure(self):
-        """Run CMake where its arguments or the tree's set of files have changed.
+        """Run CMake where its arguments, the tree's set of files or what was made have changed.
 
         Caffe's CMake code takes the files that match a pattern when it runs, so CMake itself does
-        not notice a new one.
+        not notice a new one. It starts without a cache, which would hold on to a folder that the
+        build was moved from, or a compiler that is no longer asked for.
         """
         arguments = [f"-DCAFFE_TREE={self.tree}", f"-DCMAKE_INSTALL_PREFIX={self.install}"]
         arguments += [*CMAKE_ARGUMENTS[self.variant](), *self.options]
+        taken = [f"{name}={os.environ[name]}" for name in TAKEN if os.environ.get(name)]
         names = [str(path) for path in files_in(self.tree / "include", self.tree / "src")]
-        key = digest([*arguments, *names])
-        stamp = self.cmake / "configured"
-        if stamp.exists() and stamp.read_text() == key:
+        key = digest([*arguments, *taken, *names])
+        record = _contents.read(self.made)
+        changed = _contents.changed(record, self.cmake)
+        if record["of"] == key and not changed:
             return
-        print("build: configuring", flush=True)
+        if changed:
+            print(f"build: {changed[0]} is not as it was made", end="")
+            print(f", nor are {len(changed) - 1} more files" if changed[1:] else "")
+        print("build: configuring", *(["with", *taken] if taken else []), flush=True)
+        for path in [*changed, self.cmake / "CMakeCache.txt"]:
+            path.unlink(missing_ok=True)
+        shutil.rmtree(self.cmake / "CMakeFiles", ignore_errors=True)
         self.run(["cmake", "-S", ROOT, "-B", self.cmake, "-G", "Ninja", *arguments])
-        stamp.write_text(key)
+        _contents.write(self.made, key)
 
     def compile(self, targets):
         argv = ["ninja", "-C", self.cmake, f"-j{self.jobs}", *targets]
-        self.run(argv, show=Progress(f"build: compiling Caffe, {self.jobs} at a time").show)
+        key = _contents.read(self.made)["of"]
+        # From here on ninja alone knows what is right, whatever may end this program.
+        _contents.write(self.made, key)
+        try:
+            self.run(argv, show=Progress(f"build: compiling Caffe, {self.jobs} at a time").show)
+        finally:
+            made = (path for path in files_in(self.cmake) if path.name not in NOT_MADE)
+            _contents.write(self.made, key, self.cmake, made)
 
     def install_built(self):
         """Put the installation together beside the old one and swap them."""
-        key = digest(
-            f"{path} {path.stat().st_size} {path.stat().st_mtime_ns}"
-            for path in files_in(*(self.cmake / "caffe" / name for name in ("lib", "tools")))
-            + files_in(self.tree / "include", self.tree / "python", SCRIPTS / "build.py")
-            + files_in(ROOT / "python")
-        )
+        built = self.cmake / "caffe"
+        sources = files_in(self.tree / "include", self.tree / "python", ROOT / "python")
+        # Linking pycaffe puts it and the proto's Python beside its sources.
+        sources = [path for path in sources if "proto" not in path.parts and path.suffix != ".so"]
+        parts = files_in(built / "lib", built / "tools", built / "include", SCRIPTS / "build.py")
+        key = digest(f"{path} {_contents.digest(path)}" for path in [*parts, *sources])
         stamp = self.install / "installed"
-        if stamp.exists() and stamp.read_text() == key:
+        record = _contents.read(stamp)
+        if record["of"] == key and not _contents.changed(record, self.install):
             return
         print(f"build: installing into {self.install}", flush=True)
         partial = self.folder / "install.partial"
@@ -167,7 +187,7 @@ class Build:
         shutil.rmtree(partial, ignore_errors=True)
         self.run(["cmake", "--install", self.cmake, "--prefix", partial])
         self.install_python(partial)
-        (partial / "installed").write_text(key)
+        _contents.write(partial / "installed", key, partial, files_in(partial))
         shutil.rmtree(replaced, ignore_errors=True)
         if self.install.exists():
             self.install.rename(replaced)
@@ -176,6 +196,13 @@ class Build:
 
     def install_python(self, prefix):
         """The article's Python layer and the tools, beside pycaffe, and the tools' launcher."""
+        if (prefix / "python" / "caffe").exists():
+            proto = prefix / "python" / "caffe" / "proto"
+            proto.mkdir(exist_ok=True)
+            (proto / "__init__.py").touch()
+            shutil.copy(
+                self.cmake / "caffe" / "include" / "caffe" / "proto" / "caffe_pb2.py", proto
+            )
         (prefix / "bin").mkdir(exist_ok=True)
         shutil.copy(LAUNCHER, prefix / "bin")
         others = shutil.ignore_patterns(LAUNCHER.name, "CMakeLists.txt", "*.cpp", "__pycache__")
@@ -201,12 +228,14 @@ class Build:
                 raise Failure(
                     f"{argv[0]} is not installed; run without DEPS=off, or apt-get install it"
                 ) from None
-            for line in process.stdout:
-                log.write(line)
-                lines.append(line)
-                if show:
-                    show(line)
-            status = process.wait()
+            # Interrupted, it is waited for: ninja takes away what is half made.
+            with process:
+                for line in process.stdout:
+                    log.write(line)
+                    lines.append(line)
+                    if show:
+                        show(line)
+            status = process.returncode
         if status != 0:
             self.report_failure(argv[0], status, lines)
 
@@ -244,9 +273,22 @@ class Progress:
             self.shown = done
 
 
+def wanted_files():
+    """What is compiled: upstream's files, with the layer and the toolchain fixes."""
+    files = fetch.upstream_part(SOURCE)
+    # PyPI's sdist lacks this file, which Caffe's CMake code includes and nothing of ours needs.
+    files.setdefault("examples/CMakeLists.txt", (FILE, b""))
+    changed, left_out = apply.wanted_files(AppliedTree(SOURCE), modernize=True)
+    apply.tell(left_out)
+    for name, data in changed.items():
+        mode, _ = files.get(name, (FILE, None))
+        files[name] = mode, data
+    return files
+
+
 def build_environment():
-    """The environment without what would lead CMake and the compiler away from Debian's files."""
-    kept = {name: value for name, value in os.environ.items() if not FOREIGN.match(name)}
+    """What of the environment leads CMake and the compiler nowhere that is not told."""
+    kept = {name: os.environ[name] for name in KEPT if name in os.environ}
     return {**kept, "PATH": PATH, "LC_ALL": "C.UTF-8", "NINJA_STATUS": "[%f/%t] "}
 
 

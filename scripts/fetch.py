@@ -173,15 +173,19 @@ def place(files, dest):
     """Write FILES to DEST, which is at every moment a whole tree or not there."""
     with tempfile.TemporaryDirectory(prefix=_download.UNFINISHED, dir=dest.parent) as work:
         for path, (mode, data) in files.items():
-            target = Path(work, "new", path)
-            target.parent.mkdir(parents=True, exist_ok=True)
-            target.write_bytes(data)
-            if mode == EXECUTABLE:
-                readable = target.stat().st_mode & 0o444
-                target.chmod(target.stat().st_mode | readable >> 2)
+            write(Path(work, "new", path), mode, data)
         if dest.exists():
             os.replace(dest, Path(work, "old"))
         os.replace(Path(work, "new"), dest)
+
+
+def write(target, mode, data):
+    """Write a file, and the folders that it is in."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    target.write_bytes(data)
+    if mode == EXECUTABLE:
+        readable = target.stat().st_mode & 0o444
+        target.chmod(target.stat().st_mode | readable >> 2)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,5 @@
 """The build: which files it takes, that it is done once, and what stops it."""
 
-import errno
 import os
 import re
 import shutil
@@ -14,6 +13,7 @@ from stand_in_program import shell
 import build
 import make_venv
 from _common import Failure
+from _git_tree import FILE
 
 ROOT = Path(__file__).resolve().parent.parent
 PYTHON = "/usr/bin/python3"
@@ -64,7 +64,10 @@ def test_configure_takes_nothing_of_a_decoy(decoy, tmp_path):
         assert str(decoy) not in text
 
 
-def test_make_runs_debians_python(decoy):
+def test_make_runs_debians_python_as_it_is(decoy, monkeypatch):
+    for name in ("PYTHONSAFEPATH", "PYTHONINSPECT"):
+        monkeypatch.setenv(name, "1")
+    monkeypatch.setenv("PYTHONOPTIMIZE", "2")
     done = subprocess.run(["make", "patch"], cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert "decoy" not in done.stderr
@@ -76,8 +79,9 @@ def test_second_build_does_nothing(caffe_install):
         return {path: path.stat().st_mtime_ns for path in build.files_in(caffe_install)}
 
     # Else this compiles for minutes, which is no fault of the build's.
-    check = [PYTHON, ROOT / "scripts" / "apply.py", build.Build("cpu", 1).tree]
-    stale = subprocess.run([*check, "--modernize", "--check"], capture_output=True).returncode
+    tree = build.Build("cpu", 1).tree
+    files = build.wanted_files()
+    stale = [name for name, (_, data) in files.items() if (tree / name).read_bytes() != data]
     assert not stale, "sources were edited since the build: run `make runtest`"
     before = state()
     argv = [PYTHON, ROOT / "scripts" / "build.py", "cpu", "--tests"]
@@ -97,22 +101,34 @@ def test_installation_runs_where_it_is_moved_to(caffe_install, tmp_path):
     assert "caffe version 1.0.0" in done.stdout + done.stderr
 
 
+TREE = {
+    name: (FILE, f"{name}\n".encode()) for name in ("include/a.hpp", "src/a.cpp", "python/a.py")
+}
+# CMake and ninja, as far as this goes: each makes its files where they are missing, out of sources.
+CMAKE = """\
+case "$1" in
+  --install) mkdir -p "$4/python"; cp "$2/caffe/lib/libcaffe.so" "$4" ;;
+  *) mkdir -p "$4/caffe/lib" "$4/CMakeFiles"
+     for name in CMakeCache.txt build.ninja CMakeFiles/rules.ninja; do
+       echo whole > "$4/$name"
+     done ;;
+esac
+"""
+NINJA = """\
+cd "$2"
+grep -q whole build.ninja || exit 1
+for name in a.o caffe/lib/libcaffe.so; do [ -e "$name" ] || echo whole > "$name"; done
+echo '[1/1] Linking libcaffe.so'
+"""
+
+
 @pytest.fixture
 def fake(tmp_path, monkeypatch):
-    """A build of a few files, whose cmake and ninja are scripts in the folder that is returned."""
-    source = tmp_path / "source"
-    for name in ("include/a.hpp", "src/a.cpp", "python/a.py"):
-        (source / name).parent.mkdir(parents=True)
-        (source / name).write_text(f"{name}\n")
-    monkeypatch.setattr(build, "SOURCE", source)
+    """The folder of the scripts that are cmake and ninja here."""
     tools = tmp_path / "tools"
     monkeypatch.setattr(build, "PATH", f"{tools}:{build.PATH}")
-    # cmake is called to configure, and to install: `cmake --install DIR --prefix PREFIX`.
-    shell(
-        tools / "cmake",
-        'case "$1" in --install) mkdir -p "$4"; echo whole > "$4/file" ;; *) mkdir -p "$4" ;; esac',
-    )
-    shell(tools / "ninja", "echo '[1/1] Linking libcaffe.so'")
+    shell(tools / "cmake", CMAKE)
+    shell(tools / "ninja", NINJA)
     return tools
 
 
@@ -124,7 +140,7 @@ def small(fake, tmp_path):
 
 
 def steps(one):
-    one.copy_tree()
+    one.lay_out(TREE)
     one.configure()
     one.compile(["all"])
     one.install_built()
@@ -132,8 +148,115 @@ def steps(one):
 
 def test_whole_build(small):
     steps(small)
-    assert (small.install / "file").read_text() == "whole\n"
+    assert (small.install / "libcaffe.so").read_text() == "whole\n"
     assert (small.tree / "src" / "a.cpp").read_text() == "src/a.cpp\n"
+
+
+def state(one):
+    """All that counts, by content."""
+    files = build.files_in(one.tree, one.cmake, one.install)
+    return {path: path.read_bytes() for path in files}
+
+
+DAMAGES = {
+    "missing": lambda path: path.unlink(),
+    "truncated": lambda path: path.write_bytes(b""),
+    "changed and backdated": lambda path: (path.write_bytes(b"other\n"), os.utime(path, (0, 0))),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGES.values(), ids=DAMAGES)
+@pytest.mark.parametrize(
+    "name",
+    [
+        "caffe/src/a.cpp",
+        "cmake/CMakeCache.txt",
+        "cmake/CMakeFiles/rules.ninja",
+        "cmake/a.o",
+        "cmake/build.ninja",
+        "cmake/caffe/lib/libcaffe.so",
+        "cmake/made.json",
+        "install/installed",
+        "install/libcaffe.so",
+    ],
+)
+def test_what_is_not_as_it_was_made_is_made_again(small, name, damage):
+    steps(small)
+    whole = state(small)
+    damage(small.folder / name)
+    steps(small)
+    assert state(small) == whole
+
+
+@pytest.mark.parametrize("name", ["src/b.cpp", "include/caffe/proto/caffe.pb.h", "CMakeLists.txt"])
+def test_nothing_else_is_in_the_tree(small, name):
+    """CMake would compile it, or find it first."""
+    steps(small)
+    (small.tree / name).parent.mkdir(parents=True, exist_ok=True)
+    (small.tree / name).write_text("stray")
+    steps(small)
+    assert not (small.tree / name).exists()
+
+
+def test_link_in_the_tree_is_not_written_through(small, tmp_path):
+    steps(small)
+    mine = tmp_path / "mine.cpp"
+    mine.write_text("mine")
+    (small.tree / "src" / "a.cpp").unlink()
+    (small.tree / "src" / "a.cpp").symlink_to(mine)
+    steps(small)
+    assert mine.read_text() == "mine"
+    assert (small.tree / "src" / "a.cpp").read_text() == "src/a.cpp\n"
+
+
+def test_interrupted_compilation_goes_on_where_it_stopped(small, fake, capsys):
+    steps(small)
+    shell(fake / "ninja", 'echo newer > "$2/a.o"; exit 1')
+    with pytest.raises(Failure):
+        small.compile(["all"])
+    shell(fake / "ninja", NINJA)
+    capsys.readouterr()
+    steps(small)
+    assert "configuring" not in capsys.readouterr().out
+    assert (small.cmake / "a.o").read_text() == "newer\n"
+
+
+def test_folder_that_moved_is_configured_anew(small, tmp_path, capsys):
+    steps(small)
+    moved = build.Build("cpu", 1, tmp_path / "moved")
+    small.folder.rename(moved.folder)
+    (moved.cmake / "CMakeCache.txt").write_text(str(small.folder))
+    capsys.readouterr()
+    steps(moved)
+    assert "configuring" in capsys.readouterr().out
+    assert (moved.cmake / "CMakeCache.txt").read_text() == "whole\n"
+
+
+def test_environment_gets_in_only_where_it_is_told(small, fake, monkeypatch, capsys, tmp_path):
+    poison = {
+        "DESTDIR": str(tmp_path / "elsewhere"),
+        "CMAKE_BUILD_TYPE": "Debug",
+        "CMAKE_GENERATOR": "Unix Makefiles",
+        "CPATH": "/decoy",
+        "LD_PRELOAD": "",
+        "NVCC_APPEND_FLAGS": "-use_fast_math",
+        "OpenBLAS_HOME": "/decoy",
+        "PYTHONOPTIMIZE": "2",
+    }
+    for name, value in {**poison, "CXXFLAGS": "-g"}.items():
+        monkeypatch.setenv(name, value)
+    shell(fake / "cmake", f"env > {tmp_path / 'seen'}\n{CMAKE}")
+    small.lay_out(TREE)
+    small.configure()
+    seen = dict(line.split("=", 1) for line in (tmp_path / "seen").read_text().splitlines())
+    assert seen.keys() & poison.keys() == set()
+    assert seen["CXXFLAGS"] == "-g"
+    assert "configuring with CXXFLAGS=-g\n" in capsys.readouterr().out
+    small.configure()
+    assert capsys.readouterr().out == ""
+    monkeypatch.delenv("CXXFLAGS")
+    small.configure()
+    assert capsys.readouterr().out == "build: configuring\n"
 
 
 def test_new_source_file_is_configured(small, capsys):
@@ -141,7 +264,7 @@ def test_new_source_file_is_configured(small, capsys):
     capsys.readouterr()
     small.configure()
     assert not capsys.readouterr().out
-    (small.tree / "src" / "b.cpp").touch()
+    small.lay_out({**TREE, "src/b.cpp": (FILE, b"")})
     small.configure()
     assert "configuring" in capsys.readouterr().out
 
@@ -165,28 +288,19 @@ def test_compiler_fails(small, fake, capsys, said, cause):
 
 
 def test_interrupted_installation_is_not_taken_for_one(small, fake):
-    whole = (fake / "cmake").read_text()
-    shell(fake / "cmake", whole + 'case "$1" in --install) echo half > "$4/file"; exit 1 ;; esac')
+    half = 'case "$1" in --install) mkdir -p "$4"; echo half > "$4/libcaffe.so"; exit 1 ;; esac\n'
+    shell(fake / "cmake", half + CMAKE)
     with pytest.raises(Failure):
         steps(small)
     assert not small.install.exists()
-    shell(fake / "cmake", whole)
+    shell(fake / "cmake", CMAKE)
     steps(small)
-    assert (small.install / "file").read_text() == "whole\n"
     # And the next one, which replaces it, leaves it in place until it is whole itself.
-    (small.tree / "python" / "a.py").write_text("changed\n")
-    shell(fake / "cmake", whole + 'case "$1" in --install) echo half > "$4/file"; exit 1 ;; esac')
+    (small.cmake / "caffe" / "lib" / "libcaffe.so").write_text("newer\n")
+    shell(fake / "cmake", half + CMAKE)
     with pytest.raises(Failure):
-        steps(small)
-    assert (small.install / "file").read_text() == "whole\n"
-
-
-def test_interrupted_copy_is_not_taken_for_a_tree(small):
-    (small.folder / "caffe.partial").mkdir()
-    (small.folder / "caffe.partial" / "left_over").touch()
-    small.copy_tree()
-    assert (small.tree / "include" / "a.hpp").exists()
-    assert not (small.tree / "left_over").exists()
+        small.install_built()
+    assert (small.install / "libcaffe.so").read_text() == "whole\n"
 
 
 def test_full_disk_is_said_beforehand(small, monkeypatch):
@@ -194,17 +308,6 @@ def test_full_disk_is_said_beforehand(small, monkeypatch):
     monkeypatch.setattr(shutil, "disk_usage", lambda folder: usage)
     with pytest.raises(Failure, match=r"has 0\.1 GiB free"):
         small.check_disk()
-
-
-def test_disk_fills_up_while_copying(small, monkeypatch):
-    def full(source, target, **_):
-        Path(target).mkdir()
-        raise OSError(errno.ENOSPC, "No space left on device", target)
-
-    monkeypatch.setattr(shutil, "copytree", full)
-    with pytest.raises(OSError, match="No space left"):
-        small.copy_tree()
-    assert not small.tree.exists()
 
 
 @pytest.mark.parametrize("words", [["none"], ["cpu", "--jobs", "0"], ["cpu", "--jobs", "many"]])
