@@ -9,7 +9,9 @@
 #define WEIGHTED_SIGMOID_LOSS_HOST_DEVICE __host__ __device__ __forceinline__
 #else
 // static: each source file compiles its own, for its own instruction set.
-#define WEIGHTED_SIGMOID_LOSS_HOST_DEVICE static inline
+// Inlined always: a loop that calls a function is not made vector code.
+#define WEIGHTED_SIGMOID_LOSS_HOST_DEVICE \
+  static inline __attribute__((always_inline))
 #endif
 
 // Whether Fma is fused; a file that raises its instruction set says so itself.
