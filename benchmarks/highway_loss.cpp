@@ -61,15 +61,9 @@ T SumOfBlock(const T* x, const T* t, std::size_t count, T cls_weight,
 template <typename T>
 double HighwayLoss(const T* x, const T* t, std::size_t count, T cls_weight,
                    T* gradient) {
-  double total = 0;
-#pragma omp parallel for schedule(static) \
-    reduction(+ : total) if (count >= kCountForThreads)
-  for (std::size_t begin = 0; begin < count; begin += kBlockOfSum) {
-    total +=
-        SumOfBlock(x + begin, t + begin, std::min(kBlockOfSum, count - begin),
-                   cls_weight, gradient + begin);
-  }
-  return total;
+  return SumOfBlocks(count, [=](std::size_t begin, std::size_t size) {
+    return SumOfBlock(x + begin, t + begin, size, cls_weight, gradient + begin);
+  });
 }
 
 template double HighwayLoss<float>(const float*, const float*, std::size_t,

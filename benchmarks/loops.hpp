@@ -1,6 +1,7 @@
 #ifndef BENCHMARKS_LOOPS_HPP_
 #define BENCHMARKS_LOOPS_HPP_
 
+#include <algorithm>
 #include <cstddef>
 
 /// Loops that are compiled for this machine alone, on OpenMP's threads: what to
@@ -28,7 +29,18 @@ template <typename T>
 double HighwayLoss(const T* x, const T* t, std::size_t count, T cls_weight,
                    T* gradient);
 
-/// Elements that these two sum in T, before they go on in double.
-const std::size_t kBlockOfSum = 4096;
+/// The sum in double of what sum_of_block(begin, count) has summed, in the type
+/// of the elements, for each block of them.
+template <typename Function>
+double SumOfBlocks(std::size_t count, Function sum_of_block) {
+  const std::size_t block = 4096;
+  double total = 0;
+#pragma omp parallel for schedule(static) \
+    reduction(+ : total) if (count >= kCountForThreads)
+  for (std::size_t begin = 0; begin < count; begin += block) {
+    total += sum_of_block(begin, std::min(block, count - begin));
+  }
+  return total;
+}
 
 #endif  // BENCHMARKS_LOOPS_HPP_

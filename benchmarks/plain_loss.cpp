@@ -8,14 +8,10 @@
 template <typename T>
 double PlainLoss(const T* x, const T* t, std::size_t count, T cls_weight,
                  T* gradient) {
-  double total = 0;
-#pragma omp parallel for schedule(static) \
-    reduction(+ : total) if (count >= kCountForThreads)
-  for (std::size_t begin = 0; begin < count; begin += kBlockOfSum) {
-    const std::size_t end = std::min(begin + kBlockOfSum, count);
+  return SumOfBlocks(count, [=](std::size_t begin, std::size_t size) {
     T sum = 0;
 #pragma omp simd reduction(+ : sum)
-    for (std::size_t i = begin; i < end; ++i) {
+    for (std::size_t i = begin; i < begin + size; ++i) {
       const T u = std::exp(-std::fabs(x[i]));
       const T log1p_u = std::log1p(u);
       const T larger = 1 / (1 + u);  // sigmoid(|x|)
@@ -27,9 +23,8 @@ double PlainLoss(const T* x, const T* t, std::size_t count, T cls_weight,
       gradient[i] =
           x[i] > 0 ? b * larger - a * smaller : b * smaller - a * larger;
     }
-    total += sum;
-  }
-  return total;
+    return sum;
+  });
 }
 
 template double PlainLoss<float>(const float*, const float*, std::size_t, float,
