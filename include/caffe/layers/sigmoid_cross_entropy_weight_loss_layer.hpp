@@ -195,7 +195,7 @@ class SigmoidCrossEntropyWeightLossLayer : public LossLayer<Dtype> {
   Warnings target_warnings_;
   Warnings weight_warnings_;
   Warnings balance_warnings_;
-  bool has_warned_of_order_;
+  Warnings order_warnings_;
   /// How many Forwards in a row had no scope with positives and negatives.
   int forwards_without_balance_;
   /// What the last Forward divided the loss by.

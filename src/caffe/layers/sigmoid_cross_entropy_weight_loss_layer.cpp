@@ -89,8 +89,8 @@ void SigmoidCrossEntropyWeightLossLayer<Dtype>::LayerSetUp(
   }
   ReadNormalization();
   gpu_workspace_.reset(new SyncedMemory(weighted_sigmoid_loss::kGpuWorkspace));
-  target_warnings_ = weight_warnings_ = balance_warnings_ = Warnings();
-  has_warned_of_order_ = false;
+  target_warnings_ = weight_warnings_ = balance_warnings_ = order_warnings_ =
+      Warnings();
   forwards_without_balance_ = 0;
   normalizer_ = 1;
   LogParameters();
@@ -128,12 +128,11 @@ void SigmoidCrossEntropyWeightLossLayer<Dtype>::CheckTargets(
       << "these are the same axes in another order. Transpose the "
       << "targets where they are made; if their elements are in the scores' "
       << "order after all, give them the scores' shape by a Reshape layer.";
-  if (order == weight_loss_advice::kUnknownOrder && !has_warned_of_order_) {
+  if (order == weight_loss_advice::kUnknownOrder && order_warnings_.IsOwed(1)) {
     LOG(WARNING) << Description() << Shapes(scores, targets)
                  << "the targets are taken in the order in which "
                  << "they lie in memory. If that is right, a Reshape layer "
                  << "that gives them the scores' shape ends this warning.";
-    has_warned_of_order_ = true;
   }
 }
 
