@@ -185,49 +185,46 @@ def nvidia_0_17(tree):
     edit(tree, LAYER, r"\n\}  (?=// namespace caffe)", two)
 
 
-def opencl(tree):
-    edit(tree, LAYER, r"virtual inline int ", "virtual inline int_tp ")
+def edited(path, pattern, replacement):
+    """A fork of one mark."""
+    return lambda tree: edit(tree, path, pattern, replacement)
 
 
-def opencl_of_three_types(tree):
-    types = "template<typename Dtype, typename MItype, typename MOtype>\nclass Layer "
-    edit(tree, LAYER, r"template <typename Dtype>\nclass Layer ", types)
-
-
-def fast_rcnn(tree):
-    edit(tree, PROTO, r"  repeated bool propagate_down = 11;\n", "")
-
-
-def own_loss_parameter(tree):
-    edit(tree, PROTO, r"  optional int32 ignore_label = 1;\n", "")
-
-
-def no_loss_parameter(tree):
-    edit(tree, PROTO, r"message LossParameter \{", "message LossesParameter {")
-
-
-def half_the_modes(tree):
-    edit(tree, PROTO, r"    BATCH_SIZE = 2;\n", "")
-
-
-def rc2(tree):
-    edit(tree, BLOB, r"\bnum_axes\b", "axes")
-
-
-def rc1(tree):
-    edit(tree, LAYER, r"const char\* type\(\)", "LayerParameter_LayerType type()")
-
-
+OF_THREE_TYPES = "template<typename Dtype, typename MItype, typename MOtype>\nclass Layer "
 # What apply.py says of the tree.
 EARLY = "is a Caffe too early for the layer: "
 UNFIT = {
     "nvidia_0_17": (nvidia_0_17, "Layer<Ftype, Btype> in include/caffe/layer.hpp"),
-    "opencl": (opencl, "is an OpenCL Caffe"),
-    "opencl_of_three_types": (opencl_of_three_types, "Layer<Dtype, MItype, MOtype>"),
-    "fast_rcnn": (fast_rcnn, f"{EARLY}LayerParameter in {PROTO} has no propagate_down;"),
-    "own_loss_parameter": (own_loss_parameter, f"LossParameter in {PROTO} has no ignore_label;"),
-    "no_loss_parameter": (no_loss_parameter, f"{EARLY}{PROTO} has no LossParameter;"),
-    "half_the_modes": (half_the_modes, "has no normalization BATCH_SIZE;"),
-    "rc2": (rc2, f"{EARLY}Blob in {BLOB} has no num_axes();"),
-    "rc1": (rc1, f"{EARLY}Layer in {LAYER} has no const char* type();"),
+    "opencl": (
+        edited(LAYER, r"virtual inline int ", "virtual inline int_tp "),
+        "is an OpenCL Caffe",
+    ),
+    "opencl_of_three_types": (
+        edited(LAYER, r"template <typename Dtype>\nclass Layer ", OF_THREE_TYPES),
+        "Layer<Dtype, MItype, MOtype>",
+    ),
+    "fast_rcnn": (
+        edited(PROTO, r"  repeated bool propagate_down = 11;\n", ""),
+        f"{EARLY}LayerParameter in {PROTO} has no propagate_down;",
+    ),
+    "own_loss_parameter": (
+        edited(PROTO, r"  optional int32 ignore_label = 1;\n", ""),
+        f"LossParameter in {PROTO} has no ignore_label;",
+    ),
+    "no_loss_parameter": (
+        edited(PROTO, r"message LossParameter \{", "message LossesParameter {"),
+        f"{EARLY}{PROTO} has no LossParameter;",
+    ),
+    "half_the_modes": (
+        edited(PROTO, r"    BATCH_SIZE = 2;\n", ""),
+        "has no normalization BATCH_SIZE;",
+    ),
+    "rc2": (
+        edited(BLOB, r"\bnum_axes\b", "axes"),
+        f"{EARLY}Blob in {BLOB} has no num_axes();",
+    ),
+    "rc1": (
+        edited(LAYER, r"const char\* type\(\)", "LayerParameter_LayerType type()"),
+        f"{EARLY}Layer in {LAYER} has no const char* type();",
+    ),
 }
