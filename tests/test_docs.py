@@ -3,7 +3,6 @@
 import re
 import sys
 import unicodedata
-from pathlib import Path
 
 import caffe
 import h5py
@@ -11,12 +10,12 @@ import numpy as np
 import pytest
 from caffe import layers
 from caffe.proto import caffe_pb2
+from documents import ROOT, blocks, read
 from google.protobuf import text_format
 
 from weighted_loss_tools import __main__ as tools
 from weighted_loss_tools.class_weights import SCHEMES
 
-ROOT = Path(__file__).resolve().parent.parent
 READMES = ["README.md", "README.zh-CN.md"]
 DERIVATIONS = ["docs/derivation.md", "docs/derivation.zh-CN.md"]
 FORKS = ["docs/forks.md", "docs/forks.zh-CN.md"]
@@ -44,19 +43,10 @@ QUANTITIES = {
 }
 
 
-def read(document):
-    return (ROOT / document).read_text(encoding="utf-8")
-
-
-def blocks(document, language):
-    """The contents of the fenced code blocks in a language."""
-    return re.findall(rf"^```{language}\n(.*?)^```$", read(document), re.MULTILINE | re.DOTALL)
-
-
 def code(document):
     """Everything in a document that is set as code, a piece each."""
     text = read(document)
-    fenced = re.findall(r"^```\w+\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
+    fenced = blocks(document)
     prose = re.sub(r"^```.*?^```$", "", text, flags=re.MULTILINE | re.DOTALL)
     spans = re.findall(r"`([^`]+)`", prose)
     return [line for block in fenced for line in block.splitlines()] + [

@@ -5,23 +5,23 @@ to the rounding errors of double, and the layer must be within its guarantee of 
 """
 
 import re
-from pathlib import Path
 
 import numpy as np
 import pytest
 from caffe.proto import caffe_pb2
+from documents import blocks_in, read
 from google.protobuf import text_format
 from one_layer import LIMIT, ULP, Expected, Layer, in_ulp, parse_layer
 
 from weighted_sigmoid_loss import schemes
 
-CATALOGUE = (Path(__file__).resolve().parent.parent / "docs" / "layer.md").read_text()
+CATALOGUE = read("docs/layer.md")
 
 
 def section(title, language):
     """The first code block in a language under a heading of the catalogue."""
     (text,) = re.findall(rf"^### {title}\n(.*?)(?=^#)", f"{CATALOGUE}#", re.MULTILINE | re.DOTALL)
-    block, *_ = re.findall(rf"^```{language}\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
+    block, *_ = blocks_in(text, language)
     return block
 
 

@@ -4,30 +4,29 @@ import os
 import re
 import subprocess
 import sys
-from pathlib import Path
 
 import caffe
 import h5py
 import numpy as np
 import pytest
 from caffe.proto import caffe_pb2
+from documents import blocks
 from google.protobuf import text_format
 from PIL import Image
 from sklearn.metrics import average_precision_score
 
 from weighted_sigmoid_loss import reference
 
-ROOT = Path(__file__).resolve().parent.parent
 RECIPES = ["docs/recipes.md", "docs/recipes.zh-CN.md"]
 
 
-def blocks(document):
+def files(document):
     """The code blocks of a document that name a file in their first line, by that name."""
-    text = (ROOT / document).read_text(encoding="utf-8")
-    return dict(re.findall(r"^```\w+\n# (\S+)\n(.*?)^```$", text, re.MULTILINE | re.DOTALL))
+    heads = (block.partition("\n") for block in blocks(document))
+    return {head[2:]: text for head, _, text in heads if re.fullmatch(r"# \S+", head)}
 
 
-BLOCKS = blocks(RECIPES[0])
+BLOCKS = files(RECIPES[0])
 
 
 def parsed(name):
@@ -111,7 +110,7 @@ def assert_loss(blobs, targets, weight=None, **keywords):
 
 
 def test_documents_have_the_same_blocks():
-    assert blocks(RECIPES[1]) == BLOCKS
+    assert files(RECIPES[1]) == BLOCKS
 
 
 def test_masks(folder):
