@@ -33,18 +33,25 @@ def band(axes, x, curves, scheme, label):
     axes.plot(x, np.mean(curves, 0), color=color, lw=1.7, label=label)
 
 
+def plot_curve(axes, c, scheme, scores, targets, report, label):
+    """A scheme's precision against recall for one class; the label takes, as ap, what is
+    returned: its average precision."""
+    curves = [
+        precision_at_recall(values[:, c], targets[:, c])
+        for (name, _), values in scores.items()
+        if name == scheme
+    ]
+    ap = report["results"][scheme]["summary"]["per_class"]["average_precision"][c]["mean"]
+    band(axes, RECALL, curves, scheme, label.format(ap=ap))
+    return ap
+
+
 def plot_precision_recall(axes, c, scores, targets, report):
     """Of one class; where all runs are good, only the corner in which they differ."""
-    least = 1
-    for scheme in SCHEMES:
-        curves = [
-            precision_at_recall(values[:, c], targets[:, c])
-            for (name, _), values in scores.items()
-            if name == scheme
-        ]
-        ap = report["results"][scheme]["summary"]["per_class"]["average_precision"][c]["mean"]
-        band(axes, RECALL, curves, scheme, f"{SCHEMES[scheme].title}: AP {ap:.3f}")
-        least = min(least, ap)
+    least = min(
+        plot_curve(axes, c, name, scores, targets, report, scheme.title + ": AP {ap:.3f}")
+        for name, scheme in SCHEMES.items()
+    )
     low = 0.6 if least > 0.85 else 0
     axes.set(xlabel="recall", xlim=(low, 1), ylim=(low, 1 + 0.01 * (1 - low)))
     zoomed = f", axes from {low}" if low else ""
@@ -180,15 +187,9 @@ def plot_rare_class(report, scores, split, path):
     c = CLASSES.index("Shirt")
     targets = one_vs_rest(split.test.labels)
     figure, axes = plt.subplots(figsize=(8.5, 4.6), layout="constrained")
-    for scheme in (BASELINE, DEFAULT):
-        curves = [
-            precision_at_recall(values[:, c], targets[:, c])
-            for (name, _), values in scores.items()
-            if name == scheme
-        ]
-        ap = report["results"][scheme]["summary"]["per_class"]["average_precision"][c]["mean"]
-        weighted = "unweighted" if scheme == BASELINE else "class weights"
-        band(axes, RECALL, curves, scheme, f"{weighted}: average precision {ap:.2f}")
+    for scheme, words in ((BASELINE, "unweighted"), (DEFAULT, "class weights")):
+        label = words + ": average precision {ap:.2f}"
+        plot_curve(axes, c, scheme, scores, targets, report, label)
     cuts = {
         BASELINE: ("unweighted, cut at 0.5", (8, -110)),
         CUT: ("unweighted, threshold moved", (20, -135)),
