@@ -71,10 +71,15 @@ wheel: ## the Python package, which needs no Caffe: build/wheels
 	$(PACKAGES) --optional parity
 	$(PYTHON) scripts/wheel.py
 
-torch-check: ## test the package with a current PyTorch, from PyPI: build/bench-venv
-	$(PACKAGES) build
+# The package, and PyTorch and the rest in fixed versions.
+define make_bench_venv
 	$(PYTHON) scripts/make_venv.py build/bench-venv --requirements benchmarks/requirements.txt
 	$(PYTHON) scripts/wheel.py --install build/bench-venv/bin/python
+endef
+
+torch-check: ## test the package with a current PyTorch, from PyPI: build/bench-venv
+	$(PACKAGES) build
+	$(make_bench_venv)
 	build/bench-venv/bin/python -m pytest --quiet --override-ini=pythonpath= tests/package/test_torch*.py
 
 exhaustive: ## prove the elements' accuracy: all float scores, a billion double ones
@@ -101,8 +106,7 @@ bench: ## measure against C++, NumPy, PyTorch, JAX and upstream's layer: build/b
 	$(PACKAGES) build bench $(DEVICE_PACKAGES)
 	$(BUILD) $(CAFFE_OF_$(DEVICE))
 ifeq ($(BUNDLED),)
-	$(PYTHON) scripts/make_venv.py build/bench-venv --requirements benchmarks/requirements.txt
-	$(PYTHON) scripts/wheel.py --install build/bench-venv/bin/python
+	$(make_bench_venv)
 endif
 	PYTHONPATH=scripts$(BENCHMARKS) --device $(DEVICE) --output "$(or $(OUTPUT),build/bench/$(DEVICE))"
 

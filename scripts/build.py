@@ -196,6 +196,7 @@ class Build:
 
     def install_python(self, prefix):
         """The article's Python layer and the tools, beside pycaffe, and the tools' launcher."""
+        # make_tree takes away what linking pycaffe puts into its sources.
         if (prefix / "python" / "caffe").exists():
             proto = prefix / "python" / "caffe" / "proto"
             proto.mkdir(exist_ok=True)
