@@ -10,6 +10,7 @@ import re
 import shutil
 
 from _common import ROOT, Failure, output, program, run
+from _machine_code import check_loops
 from exhaustive import FLAGS, KERNEL, compile_native_proof, compile_proof
 
 TARGET = "aarch64-linux-gnu"
@@ -32,29 +33,6 @@ def compile_kernel(folder):
         objects.append(folder / f"{source.stem}.o")
         run([COMPILER, *FLAGS, "-Werror", "-c", source, "-o", objects[-1]])
     return objects
-
-
-def check_is_vector_code(object_file):
-    """There is vector code, and where numbers are multiplied and added one by one, as at a loop's
-    end, the same function does so in whole vectors, too."""
-    names = output([f"{TARGET}-nm", "-u", object_file])
-    called = set(names.split()) - {"U", "memcpy", "memset"}
-    if called:
-        raise Failure(f"{object_file.name} calls {', '.join(sorted(called))}")
-    dump = [f"{TARGET}-objdump", "-d", "--no-show-raw-insn", object_file]
-    text = output(dump)
-    functions = 0
-    for body in text.split("\n\n"):
-        for scalar, vector in [("s", "4s"), ("d", "2d")]:
-            is_vector = bool(re.search(rf"\tfml[as]\tv\d+\.{vector}", body))
-            functions += is_vector
-            if re.search(rf"\tfn?m(?:add|sub)\t{scalar}\d", body) and not is_vector:
-                raise Failure(
-                    f"no vector code in {object_file.name}: {body.strip().splitlines()[0]}"
-                )
-    if not functions:
-        raise Failure(f"{object_file.name} has no fused multiply-add")
-    print(f"arm64: {object_file.name}: vector code in {functions} functions", flush=True)
 
 
 def compile_tests(folder, objects):
@@ -101,7 +79,8 @@ def main():
     folder = ROOT / "build" / "arm64"
     folder.mkdir(parents=True, exist_ok=True)
     objects = compile_kernel(folder)
-    check_is_vector_code(folder / "weighted_sigmoid_loss_baseline.o")
+    functions = check_loops(folder / "weighted_sigmoid_loss_baseline.o", f"{TARGET}-")
+    print(f"arm64: vector code in {functions} functions of the loops", flush=True)
     tests = compile_tests(folder, objects)
     run([*EMULATOR, tests, f"--gtest_filter=-{':'.join(TOO_SLOW)}"])
     proof = folder / "exhaustive"
