@@ -302,8 +302,8 @@ class DeviceWalk {
       scores[i] = Pattern(first + begin + i, stride_);
       targets[i] = target;
     }
-    const Block<float> block = {count, scores,  targets,     false, 0,
-                                true,  weights, weights + 1, NULL};
+    const Block<float> block = {count,   scores,      targets, false, 0,   true,
+                                weights, weights + 1, NULL,    NULL,  NULL};
     BestLoops<float>().visit(block, true, losses, grad);
     const float* device_grad = host_grad_.get() + begin;
     const double* device_losses = host_losses_.get() + begin;
@@ -383,7 +383,8 @@ int RunLoss() {
       Require(LossGpu(elements, 1., workspace.get(), &sums), "LossGpu");
       const float score = scores[kLanes * k + k % kLanes];
       const Block<float> block = {1,    &score,  &sample.target, false, 0,
-                                  true, weights, weights + 1,    NULL};
+                                  true, weights, weights + 1,    NULL,  NULL,
+                                  NULL};
       double loss;
       float grad;
       BestLoops<float>().visit(block, true, &loss, &grad);

@@ -35,10 +35,14 @@ struct Block {
   const T* targets;
   bool has_ignore_label;
   T ignore_label;
-  bool is_same;     ///< one a and b for all, else count of them
-  const double* a;  ///< for gradients, rounded to T as Saturate does
+  bool is_same;  ///< one a and b for all, else count of them
+  const double* a;
   const double* b;
   const T* weights;  ///< of elements, which a and b are multiplied by, or NULL
+  /// Where there is an a for each, but no weights: as round gives them, for
+  /// gradients.
+  const T* rounded_a;
+  const T* rounded_b;
 };
 
 /// What a block's elements that are not ignored add up to; of no interest but
@@ -69,6 +73,8 @@ struct Loops {
   /// To products, factor times each of the values, which may be the same.
   void (*scale)(const double* values, std::size_t count, double factor,
                 double* products);
+  /// Rounds the values to T as Saturate does.
+  void (*round)(const double* values, std::size_t count, T* rounded);
   /// What visit begins with, for tests of these functions alone: ExpNegative of
   /// the scores' magnitudes, and Log1p.
   void (*exp_negatives)(const T* scores, std::size_t count, T* us);

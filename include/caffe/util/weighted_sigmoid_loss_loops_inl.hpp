@@ -121,11 +121,12 @@ struct Constants {
     return kWeighted ? constant * weights[i] : constant;
   }
   T RoundedAt(std::size_t i) const {
-    return kEach || kWeighted ? Saturate<T>(At(i)) : rounded;
+    return kWeighted ? Saturate<T>(At(i)) : kEach ? each_rounded[i] : rounded;
   }
   double same;
   T rounded;
   const double* each;
+  const T* each_rounded;
   const T* weights;
 };
 
@@ -316,6 +317,12 @@ class Padding {
       chunk_.a.each = Pad(chunk.a.each, count, 0., a_);
       chunk_.b.each = Pad(chunk.b.each, count, 0., b_);
     }
+    if (kEach && !kWeighted) {
+      chunk_.a.each_rounded =
+          Pad(chunk.a.each_rounded, count, T(0), rounded_a_);
+      chunk_.b.each_rounded =
+          Pad(chunk.b.each_rounded, count, T(0), rounded_b_);
+    }
     if (kWeighted) {
       chunk_.a.weights = chunk_.b.weights =
           Pad(chunk.a.weights, count, T(0), weights_);
@@ -337,6 +344,7 @@ class Padding {
   Chunk<kEach, kWeighted, T> chunk_;
   T scores_[kChunk], targets_[kChunk], weights_[kWeighted ? kChunk : 1];
   double a_[kEach ? kChunk : 1], b_[kEach ? kChunk : 1];
+  T rounded_a_[kEach ? kChunk : 1], rounded_b_[kEach ? kChunk : 1];
 };
 
 /// How far beyond [0, largest] some of the values are; NaN: infinitely.
@@ -368,6 +376,8 @@ BlockSums VisitChunks(const Block<T>& block, double* losses, T* grad) {
     chunk.targets = block.targets + begin;
     chunk.a.each = kEach ? block.a + begin : NULL;
     chunk.b.each = kEach ? block.b + begin : NULL;
+    chunk.a.each_rounded = kEach ? block.rounded_a + begin : NULL;
+    chunk.b.each_rounded = kEach ? block.rounded_b + begin : NULL;
     chunk.a.weights = chunk.b.weights =
         kWeighted ? block.weights + begin : NULL;
     chunk.losses = losses ? losses + begin : NULL;
@@ -465,6 +475,13 @@ void Scale(const double* values, std::size_t count, double factor,
   }
 }
 
+template <typename T>
+void RoundAll(const double* values, std::size_t count, T* rounded) {
+  for (std::size_t i = 0; i < count; ++i) {
+    rounded[i] = Saturate<T>(values[i]);
+  }
+}
+
 }  // namespace
 
 template <typename T>
@@ -476,6 +493,7 @@ Loops<T> WEIGHTED_SIGMOID_LOSS_LOOPS() {
                           Fill,
                           Multiply,
                           Scale,
+                          RoundAll<T>,
                           ExpNegatives<T>,
                           Log1ps<T>};
   return loops;

@@ -139,7 +139,8 @@ TYPED_TEST(WeightedSigmoidLossErrorTest, TestSoftTargets) {
   for (const T t : kTargets) {
     const std::vector<T> targets(count, t);
     const Block<T> block = {
-        count, scores.data(), targets.data(), false, 0, true, &a, &b, NULL};
+        count, scores.data(), targets.data(), false, 0, true, &a,
+        &b,    NULL,          NULL,           NULL};
     for (int k = 0; k < available; ++k) {
       SCOPED_TRACE(loops[k].name);
       std::vector<double> losses(count);

@@ -52,6 +52,8 @@ class WeightedSigmoidLossElementsTest : public ::testing::Test {
       a_[i] = 1 + 0.1 * (i % 7);
       b_[i] = 2 + 0.3 * (i % 3);
     }
+    rounded_a_.assign(a_.begin(), a_.end());
+    rounded_b_.assign(b_.begin(), b_.end());
   }
 
   /// each: of constants of their own, else all of the first's.
@@ -65,7 +67,9 @@ class WeightedSigmoidLossElementsTest : public ::testing::Test {
                             !each,
                             &a_[constant],
                             &b_[constant],
-                            NULL};
+                            NULL,
+                            &rounded_a_[constant],
+                            &rounded_b_[constant]};
     return block;
   }
 
@@ -163,7 +167,7 @@ class WeightedSigmoidLossElementsTest : public ::testing::Test {
   const T kIgnoreLabel = T(0.25);  // is a target, too
   std::vector<Loops<T> > loops_;
   bool ignores_;
-  std::vector<T> scores_, targets_, gradients_;
+  std::vector<T> scores_, targets_, gradients_, rounded_a_, rounded_b_;
   std::vector<double> a_, b_, losses_;
 };
 
@@ -189,6 +193,22 @@ TYPED_TEST(WeightedSigmoidLossElementsTest, TestWalk) {
   }
 }
 
+TYPED_TEST(WeightedSigmoidLossElementsTest, TestRound) {
+  typedef TypeParam T;
+  const double kInfinity = std::numeric_limits<double>::infinity();
+  const T kMax = std::numeric_limits<T>::max();
+  const std::vector<double> values = {0, 1. / 3, 1e30, kMax, 1e308, kInfinity};
+  for (const Loops<T>& loops : this->loops_) {
+    SCOPED_TRACE(loops.name);
+    std::vector<T> rounded(values.size());
+    loops.round(values.data(), values.size(), rounded.data());
+    for (std::size_t i = 0; i < values.size(); ++i) {
+      EXPECT_EQ(values[i] < kMax ? static_cast<T>(values[i]) : kMax, rounded[i])
+          << values[i];
+    }
+  }
+}
+
 TYPED_TEST(WeightedSigmoidLossElementsTest, TestNotFinite) {
   typedef TypeParam T;
   const T kInfinity = std::numeric_limits<T>::infinity();
@@ -198,7 +218,8 @@ TYPED_TEST(WeightedSigmoidLossElementsTest, TestNotFinite) {
   const double kLosses[] = {kInfinity, kNaN, kNaN, kInfinity, kNaN, kNaN};
   const T kGradients[] = {2, 0, 0, -3, kNaN, kNaN};
   const double kA = 3, kB = 2;
-  const Block<T> block = {6, scores, targets, false, 0, true, &kA, &kB, NULL};
+  const Block<T> block = {6,   scores, targets, false, 0,   true,
+                          &kA, &kB,    NULL,    NULL,  NULL};
   for (const Loops<T>& loops : this->loops_) {
     SCOPED_TRACE(loops.name);
     double losses[6];

@@ -102,7 +102,8 @@ class BlockCursor {
         weights_(NULL),
         weight_excess_(0) {
     if (period_ > 0) {
-      Fill(0, std::min(period_ == 1 ? 1 : period_ + kBlock, elements.count));
+      FillPeriods(
+          std::min(period_ == 1 ? 1 : period_ + kBlock, elements.count));
     }
   }
 
@@ -116,7 +117,13 @@ class BlockCursor {
   }
 
   /// losses and grad are NULL where they are not wanted.
-  BlockSums Visit(bool wants_sums, double* losses, T* grad) const {
+  BlockSums Visit(bool wants_sums, double* losses, T* grad) {
+    if (grad && !is_same_ && !weights_ && !is_rounded_) {
+      loops_.round(by_scope_a_, filled_, rounded_a_);
+      loops_.round(by_scope_b_, filled_, rounded_b_);
+      is_rounded_ = true;
+    }
+    const std::size_t first = is_same_ ? 0 : a_ - by_scope_a_;
     const Block<T> block = {end_ - begin_,
                             elements_.scores + begin_,
                             elements_.targets + begin_,
@@ -125,7 +132,9 @@ class BlockCursor {
                             is_same_,
                             a_,
                             b_,
-                            weights_};
+                            weights_,
+                            rounded_a_ + first,
+                            rounded_b_ + first};
     BlockSums sums =
         loops_.visit(block, wants_sums, losses, grad ? grad + begin_ : NULL);
     if (sums.valid > 0) {
@@ -179,8 +188,20 @@ class BlockCursor {
     b_ = by_scope_b_;
   }
 
+  /// Writes the constants of the first count elements, which repeat.
+  void FillPeriods(std::size_t count) {
+    Fill(0, std::min(period_, count));
+    for (; filled_ < count; filled_ = std::min(2 * filled_, count)) {
+      const std::size_t more = std::min(filled_, count - filled_);
+      std::copy(by_scope_a_, by_scope_a_ + more, by_scope_a_ + filled_);
+      std::copy(by_scope_b_, by_scope_b_ + more, by_scope_b_ + filled_);
+    }
+  }
+
   /// Writes the constants of channels and scopes for the elements [begin, end).
   void Fill(std::size_t begin, std::size_t end) {
+    filled_ = end - begin;
+    is_rounded_ = false;
     for (std::size_t i = begin; i < end;) {
       const Segment segment = SegmentAt(elements_.channel, i, end);
       const double* cls_weight = elements_.cls_weight + segment.index;
@@ -262,6 +283,11 @@ class BlockCursor {
   // block more, where there is one.
   double by_scope_a_[kMaxPeriod + kBlock];
   double by_scope_b_[kMaxPeriod + kBlock];
+  std::size_t filled_;
+  // The same for gradients, once one is wanted.
+  T rounded_a_[kMaxPeriod + kBlock];
+  T rounded_b_[kMaxPeriod + kBlock];
+  bool is_rounded_;
   double weighted_a_;
   double weighted_b_;
   T lined_up_weights_[kBlock];
@@ -322,9 +348,9 @@ LossSums Sum(const Elements<T>& elements, double scale,
   const std::size_t parts = Parts(elements.count);
   ForEachPart(parts, Threads(elements.count), [&](std::size_t part) {
     PartSums part_sums = PartSums();
-    ForEachBlock(
-        elements, scale, part, parts,
-        [&](const BlockCursor<T>& cursor) { part_sums.Add(get_sums(cursor)); });
+    ForEachBlock(elements, scale, part, parts, [&](BlockCursor<T>& cursor) {
+      part_sums.Add(get_sums(cursor));
+    });
     sums[part] = part_sums;
   });
   PartSums total = PartSums();
@@ -399,15 +425,15 @@ template <typename T>
 void Gradient(const Elements<T>& elements, double scale, T* grad) {
   const std::size_t parts = Parts(elements.count);
   ForEachPart(parts, Threads(elements.count), [&](std::size_t part) {
-    ForEachBlock(
-        elements, scale, part, parts,
-        [=](const BlockCursor<T>& cursor) { cursor.Visit(false, NULL, grad); });
+    ForEachBlock(elements, scale, part, parts, [=](BlockCursor<T>& cursor) {
+      cursor.Visit(false, NULL, grad);
+    });
   });
 }
 
 template <typename T>
 LossSums LossAndGradient(const Elements<T>& elements, double scale, T* grad) {
-  return Sum(elements, scale, [=](const BlockCursor<T>& cursor) {
+  return Sum(elements, scale, [=](BlockCursor<T>& cursor) {
     return cursor.Visit(true, NULL, grad);
   });
 }
@@ -415,7 +441,7 @@ LossSums LossAndGradient(const Elements<T>& elements, double scale, T* grad) {
 template <typename T>
 LossSums LossesAndGradient(const Elements<T>& elements, double scale, T* losses,
                            T* grad) {
-  return Sum(elements, scale, [=](const BlockCursor<T>& cursor) {
+  return Sum(elements, scale, [=](BlockCursor<T>& cursor) {
     double exact[kBlock];
     const BlockSums sums = cursor.Visit(true, exact, grad);
     std::copy(exact, exact + cursor.count(), losses + cursor.begin());

@@ -46,6 +46,8 @@ class TargetColumns {
                             true,
                             NULL,
                             NULL,
+                            NULL,
+                            NULL,
                             NULL};
     loops_.add_targets(block, positives_, negatives_);
   }
