@@ -4,8 +4,8 @@ import re
 
 from _common import Failure, output
 
-# By what the names of binutils begin with, by type: instructions that multiply one number, and those
-# that multiply a vector.
+# By what the names of binutils begin with, by type: instructions that multiply one number, and
+# those that multiply a vector.
 MULTIPLY = {
     "": [(rf"\tv?(?:mul|fn?m\w+?)s{t}\b", rf"\tv?(?:mul|fn?m\w+?)p{t}\b") for t in "sd"],
     "aarch64-linux-gnu-": [
