@@ -124,19 +124,19 @@ def test_masks(folder):
 
 
 RCF = {"class_balance": "INSTANCE", "neg_weight": 1.1, "ignore_label": 2}
-# The rule of each, from gray values, and the loss: of HED's and RCF's authors, and PyTorch's.
+# The rule of each, from gray values, as the authors' own data layers have it, and the loss.
 EDGES = {
     "hed": ("hed.prototxt", lambda gray: gray >= 128, {"class_balance": "INSTANCE"}),
-    "rcf": ("rcf.prototxt", lambda gray: np.select([gray == 0, gray == 255], [0, 1], 2), RCF),
-    "half": ("rcf.prototxt", lambda gray: np.select([gray == 0, gray < 127.5], [0, 2], 1), RCF),
+    "rcf": ("rcf.prototxt", lambda gray: np.select([gray == 0, gray >= 128], [0, 1], 2), RCF),
+    "all": ("rcf.prototxt", lambda gray: np.select([gray == 0, gray == 255], [0, 1], 2), RCF),
 }
 
 
 @pytest.mark.parametrize("name", EDGES)
 def test_edges(folder, monkeypatch, name):
     recipe, rule, keywords = EDGES[name]
-    if name == "half":
-        text = BLOCKS[recipe].replace("threshold: 254.5", "threshold: 127.25")
+    if name == "all":
+        text = BLOCKS[recipe].replace("threshold: 127.5", "threshold: 254.5")
         monkeypatch.setitem(BLOCKS, recipe, text)
     shares = np.array([0, 51, 102, 127, 128, 153, 204, 255], np.uint8)
     masks = folder.random.choice(shares, (4, 6, 9))
