@@ -46,6 +46,11 @@ def program(main, interrupted="interrupted; run it again"):
     sys.exit(status)
 
 
+def first_line(doc):
+    """Of a program's docstring, which PYTHONOPTIMIZE=2 takes away."""
+    return (doc or "").partition("\n")[0]
+
+
 def _tell(message, status):
     sys.stdout.flush()
     path = Path(sys.argv[0])

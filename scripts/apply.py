@@ -23,16 +23,19 @@ Exit status: 0 done (with --check: nothing to change), 1 failure (with --check: 
 """
 
 import argparse
+import os
 import re
 import sys
 from pathlib import Path
+
+sys.path.insert(0, os.path.dirname(__file__))  # PYTHONSAFEPATH leaves it out
 
 import _caffe_proto
 import _caffe_tree
 import _unified_diff
 from _applied_tree import AppliedTree, refused
 from _caffe_tree import PROTO
-from _common import ROOT, Failure, program, write_atomic
+from _common import ROOT, Failure, first_line, program, write_atomic
 from _uncommitted import uncommitted
 
 OVERLAID = ["include/caffe", "src/caffe"]
@@ -54,9 +57,10 @@ def main(argv=None):
 
 
 def parse_arguments(argv):
-    summary, details = __doc__.split("\n", 1)
     parser = argparse.ArgumentParser(
-        description=summary, epilog=details, formatter_class=argparse.RawDescriptionHelpFormatter
+        description=first_line(__doc__),
+        epilog=(__doc__ or "").partition("\n")[2],
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("tree", metavar="TREE", type=Path, help="the Caffe source tree")
     what = parser.add_mutually_exclusive_group()

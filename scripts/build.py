@@ -21,11 +21,13 @@ import subprocess
 import sys
 from pathlib import Path
 
+sys.path.insert(0, os.path.dirname(__file__))  # PYTHONSAFEPATH leaves it out
+
 import _contents
 import apply
 import fetch
 from _applied_tree import AppliedTree
-from _common import ROOT, Failure, program
+from _common import ROOT, Failure, first_line, program
 from _git_tree import FILE
 
 SOURCE = ROOT / "build" / "source" / "caffe"
@@ -348,7 +350,7 @@ def add_jobs(parser):
 
 
 def parse_arguments():
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=first_line(__doc__))
     parser.add_argument("variant", choices=sorted(CMAKE_ARGUMENTS))
     parser.add_argument("--source", type=Path, help="a tree or tarball of upstream Caffe to use")
     parser.add_argument("--tests", action="store_true", help="build the C++ tests too")

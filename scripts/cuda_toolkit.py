@@ -18,7 +18,9 @@ import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
-from _common import ROOT, Failure, output, program
+sys.path.insert(0, os.path.dirname(__file__))  # PYTHONSAFEPATH leaves it out
+
+from _common import ROOT, Failure, first_line, output, program
 from make_venv import make_site
 
 WHEELS = ROOT / "build" / "cuda" / "wheels"
@@ -261,7 +263,7 @@ def compute_sanitizer():
 
 
 def main():
-    argparse.ArgumentParser(description=__doc__.splitlines()[0]).parse_args()
+    argparse.ArgumentParser(description=first_line(__doc__)).parse_args()
     toolkit = find()
     print("nvcc", toolkit.nvcc)
     print("version", toolkit.version)

@@ -16,12 +16,15 @@ import fcntl
 import json
 import os
 import shutil
+import sys
 import tempfile
 from pathlib import Path
 
+sys.path.insert(0, os.path.dirname(__file__))  # PYTHONSAFEPATH leaves it out
+
 import _download
 import _unified_diff
-from _common import ROOT, Failure, program
+from _common import ROOT, Failure, first_line, program
 from _git_tree import EXECUTABLE, FILE, git_id, read, tree_id
 
 DATA = Path(__file__).resolve().parent / "caffe_source"
@@ -36,7 +39,7 @@ LISTED = {
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser = argparse.ArgumentParser(description=first_line(__doc__))
     parser.add_argument("--source", type=Path, metavar="PATH", help="a Caffe tree or tarball")
     parser.add_argument(
         "--dest",

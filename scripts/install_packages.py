@@ -9,8 +9,11 @@ import argparse
 import os
 import shutil
 import subprocess
+import sys
 
-from _common import ROOT, Failure, program, run
+sys.path.insert(0, os.path.dirname(__file__))  # PYTHONSAFEPATH leaves it out
+
+from _common import ROOT, Failure, first_line, program, run
 
 LISTS = ROOT / "scripts" / "packages"
 INSTALL = ["apt-get", "install", "--yes", "--no-install-recommends"]
@@ -19,7 +22,7 @@ PATIENCE = ["--option", "DPkg::Lock::Timeout=600"]
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser = argparse.ArgumentParser(description=first_line(__doc__))
     purposes = sorted(path.stem for path in LISTS.glob("*.txt"))
     parser.add_argument("purpose", nargs="+", choices=purposes)
     parser.add_argument(

@@ -8,28 +8,33 @@ complete and made for the same Python and requirements is left as it is; any oth
 
 import argparse
 import hashlib
+import os
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 
-from _common import program, run
+sys.path.insert(0, os.path.dirname(__file__))  # PYTHONSAFEPATH leaves it out
+
+from _common import first_line, program, run
 
 PYTHON = Path("/usr/bin/python3")
 STAMP = "complete"
 
 
-def stamp_text(python, requirements):
-    """What the environment depends on: the interpreter, by version, and the requirements."""
+def stamp_text(folder, python, requirements):
+    """What it depends on: its programs name its place, it has Python's version and requirements."""
     ask = "import sys; print(sys.version)"
     asking = [python, "-I", "-c", ask]
     version = run(asking, remedy="apt-get install python3", stdout=subprocess.PIPE).stdout
     wanted = requirements.read_bytes() if requirements else b""
-    return hashlib.sha256(version + wanted).hexdigest() + "\n"
+    place = os.fsencode(folder.resolve())
+    return hashlib.sha256(b"\0".join([place, version, wanted])).hexdigest() + "\n"
 
 
 def make_venv(folder, requirements=None, python=PYTHON):
     """Return the Python of the environment FOLDER, which is made where it is not there yet."""
-    stamp = stamp_text(python, requirements)
+    stamp = stamp_text(folder, python, requirements)
     inside = folder / "bin" / "python"
     if inside.exists() and (folder / STAMP).exists() and (folder / STAMP).read_text() == stamp:
         return inside
@@ -56,7 +61,7 @@ def make_site(folder, packages):
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=first_line(__doc__))
     parser.add_argument("folder", type=Path, metavar="DIR")
     parser.add_argument("--requirements", type=Path, metavar="FILE", help="what pip installs")
     arguments = parser.parse_args()

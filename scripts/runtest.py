@@ -18,7 +18,9 @@ import xml.etree.ElementTree as ElementTree
 from collections import Counter
 from pathlib import Path
 
-from _common import ROOT, Failure, program, run
+sys.path.insert(0, os.path.dirname(__file__))  # PYTHONSAFEPATH leaves it out
+
+from _common import ROOT, Failure, first_line, program, run
 from _gpu import require_gpu
 from _gtest import TIMEOUT, run_gtest
 from _upstream_cases import upstream_cases
@@ -86,8 +88,9 @@ def python_tests(scratch, name, *arguments, python=None, path=PYCAFFE):
 
 
 def environment(cwd, path=PYCAFFE):
-    """With this PYTHONPATH, and without the user's own packages."""
-    made = {**os.environ, "PYTHONPATH": str(path), "PYTHONNOUSERSITE": "1"}
+    """With this PYTHONPATH, without the user's own packages, and with assert statements."""
+    made = {name: value for name, value in os.environ.items() if not name.startswith("PYTHON")}
+    made.update(PYTHONPATH=str(path), PYTHONNOUSERSITE="1")
     # Upstream's tests leave temporary files behind.
     return made if cwd == ROOT else {**made, "TMPDIR": str(cwd)}
 
@@ -154,7 +157,7 @@ def gpu_suites(scratch):
 
 
 def parse_arguments():
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=first_line(__doc__))
     parser.add_argument("--device", choices=("cpu", "gpu"), default="cpu", help="(%(default)s)")
     parser.add_argument("--output", type=Path, metavar="DIR", help="keep pytest's XML reports here")
     return parser.parse_args()

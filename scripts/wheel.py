@@ -8,9 +8,12 @@ package's tests run in and which sees Debian's NumPy and PyTorch, and with --ins
 import argparse
 import os
 import shutil
+import sys
 from pathlib import Path
 
-from _common import ROOT, Failure, program, run
+sys.path.insert(0, os.path.dirname(__file__))  # PYTHONSAFEPATH leaves it out
+
+from _common import ROOT, Failure, first_line, program, run
 from make_venv import make_venv
 
 REQUIREMENTS = ROOT / "scripts" / "wheel_requirements.txt"
@@ -53,7 +56,7 @@ def installed_wheel():
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=first_line(__doc__))
     parser.add_argument(
         "--install",
         type=Path,

@@ -332,6 +332,15 @@ def test_environment_is_made_anew_where_it_is_not_whole(tmp_path):
     assert not left_over.exists()
 
 
+def test_environment_that_moved_is_made_anew(tmp_path):
+    """Its programs' first lines name the folder that it was made in."""
+    make_venv.make_venv(tmp_path / "venv")
+    (tmp_path / "venv").rename(tmp_path / "moved")
+    (tmp_path / "moved" / "left_over").touch()
+    make_venv.make_venv(tmp_path / "moved")
+    assert not (tmp_path / "moved" / "left_over").exists()
+
+
 def test_no_venv_module(tmp_path):
     python = tmp_path / "python3"
     shell(python, 'case "$*" in *venv*) echo "No module named venv" >&2; exit 1 ;; esac; echo 3.11')

@@ -4,6 +4,7 @@ import ast
 import errno
 import os
 import re
+import subprocess
 import sys
 
 import pytest
@@ -90,6 +91,15 @@ def test_a_file_is_replaced_whole(tmp_path, monkeypatch):
         write_atomic(path, b"newer")
     assert path.read_bytes() == b"new"
     assert sorted(os.listdir(tmp_path)) == ["file", "link"]
+
+
+@pytest.mark.parametrize("path", sorted(SCRIPTS.glob("[a-z]*.py")), ids=lambda path: path.stem)
+def test_scripts_do_without_docstrings_and_their_folder_on_the_path(path, tmp_path):
+    environment = {**os.environ, "PYTHONOPTIMIZE": "2", "PYTHONSAFEPATH": "1"}
+    asked = {"cwd": tmp_path, "env": environment, "capture_output": True, "text": True}
+    done = subprocess.run(["/usr/bin/python3", path, "--help"], **asked)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith(f"usage: {path.name}")
 
 
 def imported(path):

@@ -1,6 +1,7 @@
 """`make runtest` itself: that no case of upstream's can get lost, and that failures count."""
 
 import re
+import sys
 
 import pytest
 
@@ -48,3 +49,11 @@ def test_last_line_has_the_totals(capsys, results, line):
     good = runtest.table({"a suite": dict(enumerate(results))})
     assert capsys.readouterr().out.splitlines()[-1] == line
     assert good == (False not in results)
+
+
+def test_settings_of_python_stay_out_of_the_tests(tmp_path, monkeypatch):
+    """With PYTHONOPTIMIZE no assert would fail."""
+    monkeypatch.setenv("PYTHONOPTIMIZE", "1")
+    test = tmp_path / "test_it.py"
+    test.write_text("def test_it():\n    assert not __debug__\n")
+    assert runtest.python_tests(tmp_path, "failing", test, python=sys.executable) == {0: False}
