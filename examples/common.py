@@ -1,4 +1,4 @@
-"""What the examples share: arguments, the built Caffe, its files, figures of seeds, reports."""
+"""What the examples share: arguments, the built Caffe, its files, figures per seed, reports."""
 
 import argparse
 import hashlib
@@ -44,7 +44,7 @@ class CaffeInstall:
             raise Failure(f"no built Caffe: {self.program} is missing; run `make {target}`", 2)
 
     def library_digest(self):
-        """Of libcaffe: another library may train another model."""
+        """The digest of libcaffe: another library may train another model."""
         (library,) = {path.resolve() for path in (self.folder / "lib").glob("libcaffe.so*")}
         return hashlib.sha256(library.read_bytes()).hexdigest()
 

@@ -1,4 +1,4 @@
-"""Training: one `caffe train` a run, a few at a time, each finished model kept with a record.
+"""Training: one `caffe train` per run, a few at a time; each finished model has a record.
 
 A run is a scheme of weights and a seed. Everything of it lies in OUTPUT/models/SCHEME-seedN:
 net.prototxt and solver.prototxt (the example's, with the run's paths, weights and seed filled in),
@@ -152,7 +152,7 @@ class Trainer:
         self.running = set()
 
     def train_all(self, keys, on_iteration, on_finished):
-        """Train every run of {run: key}, one a processor at a time; returns {run: record}."""
+        """Train every run of {run: key}, one per processor at a time; returns {run: record}."""
         pool = ThreadPoolExecutor(len(os.sched_getaffinity(0)))
         jobs = {pool.submit(self.train, run, key, on_iteration): run for run, key in keys.items()}
         records = {}

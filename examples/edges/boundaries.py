@@ -2,7 +2,7 @@
 
 As the Berkeley benchmark has it: scores are thinned to their ridges, cut at each of a range of
 thresholds, and each pixel that is left may be matched to one true edge pixel within a tolerance.
-What differs is said where it is done.
+Comments in the code say what differs.
 """
 
 from collections import namedtuple
@@ -58,7 +58,7 @@ def within(points, others, tolerance):
 
 
 def count(scores, target):
-    """Counts, an array each with an entry a threshold.
+    """Counts: arrays with one entry per threshold.
 
     The matching is a largest one; the benchmark's, one of least total distance, is approximate. A
     pixel that matches no edge does not count as found if it is within the tolerance of an undecided
@@ -110,7 +110,7 @@ def average_precision(counts):
 
 
 def figures(counts):
-    """Of pictures with these counts: ODS, one threshold for all; OIS, each picture's own best."""
+    """For pictures with these counts: ODS, one threshold for all; OIS, each picture's own best."""
     total = add(counts)
     best = int(np.argmax(f_measure(total)))
     each = [int(np.argmax(f_measure(picture))) for picture in counts]

@@ -6,7 +6,7 @@ clean picture come the targets; the net sees it only as a camera would in a dim 
     target  1  an edge that Canny's detector finds with its strict thresholds
             2  one that it finds with its lax thresholds alone: too close to call, ignored
             0  everything else
-    input      a count of photons a pixel, Poisson with mean PHOTONS * grey
+    input      a count of photons per pixel, Poisson with mean PHOTONS * grey
 """
 
 import hashlib
@@ -104,7 +104,7 @@ def split():
 
 
 def photons(clean, generator):
-    """What the net sees of a clean picture: bytes, which no count comes near to exceed."""
+    """What the net sees of a clean picture: bytes, which no count comes near to exceeding."""
     return generator.poisson(PHOTONS * clean).astype(np.uint8)
 
 
@@ -127,7 +127,7 @@ def draw_crop(pictures, generator):
 
 
 def write_crops(folder, pictures, seeds):
-    """Write CROPS crops a seed, in the order in which the net is to see them.
+    """Write CROPS crops per seed, in the order in which the net is to see them.
 
     RandomState's streams are frozen, so every NumPy draws the same.
     """
@@ -139,7 +139,7 @@ def write_crops(folder, pictures, seeds):
 
 
 def digest(pictures):
-    """A digest of all that the crops of these pictures depend on."""
+    """A digest of everything that the crops of these pictures depend on."""
     total = hashlib.sha256(repr((PHOTONS, CROP, CROPS)).encode())
     for picture in pictures:
         total.update(picture.clean.tobytes())

@@ -63,7 +63,7 @@ def plot_rows(axes, report, held_out, scores):
 
 
 def row_heights(held_out):
-    """Of the rows, so that every picture fills its place: all are as wide."""
+    """The rows' heights, so that every picture fills its place: all have the same width."""
     sizes = [picture.target.shape for picture in held_out if picture.name in SHOWN]
     return [height / width for height, width in sizes]
 

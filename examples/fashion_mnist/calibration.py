@@ -33,13 +33,13 @@ ROWS = [row for name, scheme in SCHEMES.items() for row in rows_of(name, scheme.
 
 
 def image_weights(split):
-    """A weight an image to score, so that the classes have the shares of the training."""
+    """One weight per image to score, so that classes have the shares they have in training."""
     tested = np.bincount(split.test.labels, minlength=len(longtail.CLASSES))
     return (np.array(split.counts) / tested)[split.test.labels]
 
 
 def reliability(probability, targets, weights):
-    """Of each bin: its weight, the mean probability, and the share of positives; 0 if empty."""
+    """Per bin: its weight, the mean probability, and the share of positives; 0 if empty."""
     bins = np.minimum((probability * BINS).astype(int), BINS - 1)
     weight, predicted, positive = (
         np.bincount(bins, weights * values, BINS) for values in (1, probability, targets)
@@ -54,7 +54,7 @@ def expected_error(probability, targets, weights):
 
 
 def figures(probability, targets, weights):
-    """Each metric a class, and the means."""
+    """Each metric per class, and the means."""
     columns = list(zip(probability.T, targets.T))
     per_class = {
         "ece": [expected_error(p, t, weights) for p, t in columns],

@@ -33,7 +33,7 @@ ROWS.insert(1, Row(CUT, "unweighted, cut at 1/(1+w)", BASELINE, DEFAULT))
 
 
 def figures(scores, targets, weights):
-    """Each metric a class, with the probabilities cut at 1 / (1 + weight), and the means."""
+    """Each metric per class, with probabilities cut at 1 / (1 + weight), and the means."""
     chosen = scores > -np.log(weights)
     precision, recall, f1, _ = precision_recall_fscore_support(targets, chosen, zero_division=0)
     ap = average_precision_score(targets, scores, average=None)

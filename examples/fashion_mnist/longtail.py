@@ -35,7 +35,7 @@ Split = namedtuple("Split", "name train test counts")
 
 
 def profile(largest):
-    """Images a class, falling exponentially from largest to largest / IMBALANCE."""
+    """Images per class, falling exponentially from largest to largest / IMBALANCE."""
     last = len(CLASSES) - 1
     return [int(largest * IMBALANCE ** (-c / last)) for c in range(last + 1)]
 
@@ -68,7 +68,7 @@ def load_split(folder, name):
     """The long-tailed training images and what to score on.
 
     test: 6,000 down to 60 training images, scored on the 10,000 test images.
-    held-out: 5,000 down to 50, scored on 1,000 other training images a class, so that a net, a
+    held-out: 5,000 down to 50, scored on 1,000 other training images per class, so that a net, a
     schedule or weights can be chosen without looking at the test set.
     """
     everything = read_images(folder, "train")
@@ -109,7 +109,7 @@ def blobs(data):
 
 
 def write_split(folder, split, seeds):
-    """Write the test file, and a training file a seed with the rows in the seed's order.
+    """Write the test file, and per seed a training file with the rows in the seed's order.
 
     HDF5Data's shuffle uses rand(), which nothing seeds: every training sees the same permutations.
     With the rows in another order for each seed, the batches differ between seeds too.

@@ -34,8 +34,8 @@ def band(axes, x, curves, scheme, label):
 
 
 def plot_curve(axes, c, scheme, scores, targets, report, label):
-    """A scheme's precision against recall for one class; the label takes, as ap, what is
-    returned: its average precision."""
+    """Plot a scheme's precision against recall for one class; return its average precision, which
+    the label takes as ap."""
     curves = [
         precision_at_recall(values[:, c], targets[:, c])
         for (name, _), values in scores.items()
@@ -47,7 +47,7 @@ def plot_curve(axes, c, scheme, scores, targets, report, label):
 
 
 def plot_precision_recall(axes, c, scores, targets, report):
-    """Of one class; where all runs are good, only the corner in which they differ."""
+    """One class; where all runs are good, only the corner in which they differ."""
     least = min(
         plot_curve(axes, c, name, scores, targets, report, scheme.title + ": AP {ap:.3f}")
         for name, scheme in SCHEMES.items()
@@ -60,7 +60,7 @@ def plot_precision_recall(axes, c, scores, targets, report):
 
 
 def plot_f1(axes, report):
-    """F1 per class, commonest to rarest: what 0.5 cuts off, and what another cut gets back."""
+    """F1 per class, commonest to rarest: at the cut of 0.5, and what another cut recovers."""
     x = np.arange(len(CLASSES))
     for shift, row in zip((-0.24, -0.08, 0.08, 0.24), ROWS):
         values = report["results"][row.name]["summary"]["per_class"]["f1"]
@@ -98,7 +98,7 @@ def plot_loss(axes, report, curve):
 
 
 def plot_reliability(axes, scheme, probabilities, split, report):
-    """Of all classes and seeds together; bins that hold nothing are left out."""
+    """All classes and seeds together; empty bins are left out."""
     targets = one_vs_rest(split.test.labels).ravel()
     weights = np.repeat(calibration.image_weights(split), len(CLASSES))
     axes.plot([0, 1], [0, 1], color="#bbbbbb", lw=1, zorder=0)
@@ -163,7 +163,7 @@ def title(report):
 
 
 def operating_point(axes, c, row, scores, split, words, offset):
-    """Where a row of the report cuts a class, of all seeds together: a dot, with its figures."""
+    """A dot, with its figures, where a row of the report cuts a class, over all seeds."""
     runs = [values[:, c] for (scheme, _), values in scores.items() if scheme == row.scheme]
     weight = class_weights(row.cut or BASELINE, split.counts)[c]
     chosen = np.concatenate(runs) > -np.log(weight)
@@ -211,7 +211,7 @@ def plot_rare_class(report, scores, split, path):
 
 
 def plot(report, scores, probabilities, split, path):
-    """Write the PNG of all. scores: {(scheme, seed): (N, 10)}; probabilities: see scoring."""
+    """Write the PNG of everything. scores: {(scheme, seed): (N, 10)}; probabilities: see scoring."""
     targets = one_vs_rest(split.test.labels)
     figure = plt.figure(figsize=(15, 12.6), layout="constrained")
     grid = figure.add_gridspec(3, RARE)

@@ -13,7 +13,7 @@ COLUMNS = ("unweighted", "cut 1/(1+w)", "effective n.", "neg./pos.")
 
 
 def means_table(results):
-    """A line a run: the means over the classes, ± their standard deviation over the seeds."""
+    """One line per run: the means over the classes, ± their standard deviation over the seeds."""
     lines = [f"{'mean of the classes':28}" + "".join(f"{SHORT[m]:>14}" for m in METRICS)]
     for row in ROWS:
         mean = results[row.name]["summary"]["mean"]
@@ -22,7 +22,7 @@ def means_table(results):
 
 
 def class_table(results, metric, counts):
-    """A line a class, a column a run."""
+    """One line per class, one column per run."""
     lines = [f"{SHORT[metric].replace('mean ', ''):12}{'images':>7}"]
     lines[0] += "".join(f"{column:>15}" for column in COLUMNS)
     values = [results[row.name]["summary"]["per_class"][metric] for row in ROWS]
@@ -32,7 +32,7 @@ def class_table(results, metric, counts):
 
 
 def calibration_table(figures):
-    """A line a run: how far its sigmoids are from probabilities, the mean of the classes."""
+    """One line per run: how far its sigmoids are from probabilities, averaged over the classes."""
     lines = [f"{'images as of the training':36}{'ECE':>16}{'Brier score':>16}"]
     for row in calibration.ROWS:
         mean = figures[row.name]["summary"]["mean"]

@@ -1,4 +1,4 @@
-"""Class weights from the number of training images a class: the runs that are compared."""
+"""Class weights from the number of training images per class: the runs that are compared."""
 
 from collections import namedtuple
 
@@ -12,7 +12,7 @@ def effective_number(counts):
 
 
 def negatives_to_positives(counts):
-    """The plain ratio, which makes both terms of a class's loss weigh the same in all."""
+    """The plain ratio, which gives both terms of a class's loss the same total weight."""
     return schemes.ratio(counts, negatives(counts)).cls_weight
 
 

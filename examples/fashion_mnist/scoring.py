@@ -1,4 +1,4 @@
-"""What the trained nets give for images: scores, and probabilities before and after `calibrate`."""
+"""The trained nets' outputs for images: scores, and probabilities before and after `calibrate`."""
 
 import tempfile
 from pathlib import Path
@@ -37,7 +37,7 @@ def probabilities(caffe, folders, images, scores):
 
 
 def calibrated(caffe, folder, images):
-    """The probabilities of the net that the package's `calibrate` makes of a run."""
+    """The probabilities given by the net that the package's `calibrate` makes from a run."""
     done = calibrate(
         parse(read_text(folder / "net.prototxt")),
         read_model((folder / "model.caffemodel").read_bytes()),

@@ -1,4 +1,4 @@
-"""The demo's prototxts, with what a run changes in them filled in."""
+"""The demo's prototxts, with each run's own settings filled in."""
 
 from pathlib import Path
 
