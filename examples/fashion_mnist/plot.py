@@ -211,7 +211,7 @@ def plot_rare_class(report, scores, split, path):
 
 
 def plot(report, scores, probabilities, split, path):
-    """Write the PNG of everything. scores: {(scheme, seed): (N, 10)}; probabilities: see scoring."""
+    """Write the PNG. scores: {(scheme, seed): (N, 10)}; probabilities: see scoring."""
     targets = one_vs_rest(split.test.labels)
     figure = plt.figure(figsize=(15, 12.6), layout="constrained")
     grid = figure.add_gridspec(3, RARE)
