@@ -522,7 +522,7 @@ def test_truncated_model(keep, folder):
     folder.write(NET)
     data = folder.model.read_bytes()
     folder.model.write_bytes(data[: int(keep * len(data))])
-    assert "truncated, or no .caffemodel" in folder.refused()
+    assert "truncated or damaged, or no .caffemodel" in folder.refused()
 
 
 def test_empty_model(folder):

@@ -17,13 +17,15 @@ import numpy as np
 from weighted_sigmoid_loss.errors import Failure, Refused
 
 from .deploy import deploy_net
+from .files import read_bytes, read_text
 from .prototxt import (
     NATIVE,
     PARAMETER,
     included,
     messages,
+    one_line,
     parse,
-    read_bytes,
+    parse_binary,
     readable,
     title,
     title_and_type,
@@ -67,7 +69,7 @@ def run(arguments):
     for target in targets:
         if os.path.lexists(target):
             raise Refused(f"{target}: exists, and nothing is overwritten: name another --output")
-    text = read_bytes(arguments.net).decode("latin-1")
+    text = read_text(arguments.net)
     model = read_bytes(arguments.model)
     try:
         net = parse(text)
@@ -82,7 +84,7 @@ def run(arguments):
     print("\n\n".join(map(table, done.folds)))
     print(f"\nwrote {targets[0]} and {targets[1]}")
     for note in done.notes:
-        print(f"warning: {note}", file=sys.stderr)
+        print(f"warning: {one_line(note)}", file=sys.stderr)
     return 0
 
 
@@ -99,15 +101,9 @@ def read_shape(text):
 
 def read_model(data):
     """The model as a message."""
-    from google.protobuf.message import DecodeError
-
-    model = messages().NetParameter()
     if data.startswith(b"\x89HDF"):
         raise Refused("an HDF5 model: save it with snapshot_format: BINARYPROTO")
-    try:
-        model.ParseFromString(data)
-    except DecodeError:
-        raise Refused("truncated, or no .caffemodel") from None
+    model = parse_binary(data)
     if model.layers:
         raise Refused(
             "it has layers in Caffe's old format: upgrade it first with Caffe's tool "
@@ -440,7 +436,7 @@ def write_new(files):
     written = []
     try:
         for path, data in files.items():
-            with tempfile.NamedTemporaryFile(prefix=f".{path.name}.", dir=path.parent) as stream:
+            with tempfile.NamedTemporaryFile(prefix=".weighted-loss.", dir=path.parent) as stream:
                 stream.write(data)
                 stream.flush()
                 os.fchmod(stream.fileno(), 0o666 & ~umask())

@@ -16,8 +16,9 @@ from weighted_sigmoid_loss.errors import Refused
 from weighted_sigmoid_loss.param_str import FLOAT_MAX
 
 from .counts import MOST_CLASSES, count
+from .files import read_text
 from .labels import open_labels
-from .prototxt import PARAMETER, caffe_messages, included, parse, read_text, readable
+from .prototxt import PARAMETER, caffe_messages, included, parse, readable
 
 # A scheme's function, and the option that it takes.
 SCHEMES = {

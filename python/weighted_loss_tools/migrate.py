@@ -8,16 +8,15 @@ is parsed before it is written, and must be the very net that changing the messa
 import difflib
 import os
 import re
-import shutil
 import sys
-import tempfile
 from pathlib import Path
 
 from weighted_sigmoid_loss.errors import Failure, Refused
 from weighted_sigmoid_loss.param_str import read_cls_weight
 
 from . import text_spans
-from .prototxt import NATIVE, PARAMETER, messages, parse, read_bytes, readable, title
+from .files import read_bytes, write_atomic
+from .prototxt import NATIVE, PARAMETER, messages, one_line, parse, readable, title
 
 ARTICLE = "SigmoidCrossEntropyWeightLossLayer"  # module and class
 GONE = "\0"  # stands for a removed field until the white space around it is tidied
@@ -49,7 +48,7 @@ def run(arguments):
     elif new != old:
         write_atomic(path, new)
     for note in notes:
-        print(f"{path}: {note}", file=sys.stderr)
+        print(one_line(f"{path}: {note}"), file=sys.stderr)
     return 1 if arguments.check and new != old else 0
 
 
@@ -216,10 +215,14 @@ def insertion(text, field, added):
 
 def apply_edits(text, edits):
     """Make the edits, and leave no white space where a field is gone."""
-    for start, end, replacement in sorted(edits, reverse=True):
-        text = text[:start] + replacement + text[end:]
+    parts, done = [], 0
+    for start, end, replacement in sorted(edits):
+        parts += [text[done:start], replacement]
+        done = end
+    text = "".join([*parts, text[done:]])
+    # The look-behinds have each run of blanks looked at once, however long it is.
     text = re.sub(r"(?m)^[ \t]*\0[ \t\0]*\r?\n", "", text)
-    text = re.sub(r"[ \t]*\0[ \t\0]*(?=\r?\n)", "", text)
+    text = re.sub(r"(?<![ \t])[ \t]*\0[ \t\0]*(?=\r?\n)", "", text)
     return re.sub(r"\0[ \t]*", "", text)
 
 
@@ -238,21 +241,3 @@ def diff(old, new, path):
 def split_lines(data):
     """At line feeds alone, as patch does; bytes.splitlines() splits at carriage returns as well."""
     return re.findall(rb"[^\n]*\n|[^\n]+", data)
-
-
-def write_atomic(path, data):
-    """Write so that the file is at every moment the old one or the new one; links stay links."""
-    target = Path(os.path.realpath(path))
-    temporary = None
-    try:
-        with tempfile.NamedTemporaryFile(
-            prefix=f".{target.name}.", dir=target.parent, delete=False
-        ) as stream:
-            temporary = stream.name
-            stream.write(data)
-        shutil.copymode(target, temporary)
-        os.replace(temporary, target)
-    except OSError as error:
-        if temporary:
-            os.unlink(temporary)
-        raise Failure(f"{path}: cannot be written: {error.strerror}") from None

@@ -3,6 +3,7 @@
 Texts here have a character for each byte of the file, whatever the encoding of names and comments.
 """
 
+import warnings
 from pathlib import Path
 
 from weighted_sigmoid_loss.errors import Failure, Refused
@@ -34,17 +35,6 @@ def messages():
     return caffe_pb2
 
 
-def read_text(path):
-    return read_bytes(path).decode("latin-1")
-
-
-def read_bytes(path):
-    try:
-        return path.read_bytes()
-    except OSError as error:
-        raise Refused(f"{path}: {error.strerror}") from None
-
-
 def parse(text, pb=None):
     """Return the text as a NetParameter of these messages, or those with the native layer."""
     net = (pb or messages()).NetParameter()
@@ -54,7 +44,7 @@ def parse(text, pb=None):
         raise Refused("it has a NUL byte, so it is no text file: give a net's prototxt")
     try:
         text_format.Parse(text, net)
-    except text_format.ParseError as error:
+    except (text_format.ParseError, ValueError, RecursionError) as error:
         raise Refused(f"not a net's prototxt: {readable(str(error))}") from None
     if net.layers:
         raise Refused(
@@ -62,6 +52,23 @@ def parse(text, pb=None):
             "tool upgrade_net_proto_text"
         )
     return net
+
+
+def parse_binary(data):
+    """The model as a message; what protobuf itself would only warn of is refused."""
+    from google.protobuf.message import DecodeError
+
+    model = messages().NetParameter()
+    try:
+        # At a stray end of a group it only warns, and leaves out all that follows.
+        with warnings.catch_warnings(record=True) as warned:
+            warnings.simplefilter("always")
+            whole = model.ParseFromString(data) in (None, len(data)) and not warned
+    except (DecodeError, ValueError, RecursionError):
+        whole = False
+    if not whole:
+        raise Refused("truncated or damaged, or no .caffemodel")
+    return model
 
 
 def included(layer, phase):
@@ -81,13 +88,20 @@ def meets(rule, phase):
 
 
 def title(layer):
-    return f"layer '{readable(layer.name)}'"
+    return f"layer '{one_line(readable(layer.name))}'"
 
 
 def title_and_type(layer):
-    return f"{title(layer)} of type {readable(layer.type)}"
+    return f"{title(layer)} of type {one_line(readable(layer.type))}"
 
 
 def readable(text):
     """A text of the file, for people: its bytes are most likely UTF-8."""
     return text.encode("latin-1", "replace").decode("utf-8", "replace")
+
+
+def one_line(text):
+    """The text as one line for a terminal: a name's control characters are shown, not obeyed."""
+    return "".join(
+        c if c.isprintable() else " " if c in "\n\t" else ascii(c)[1:-1] for c in str(text)
+    )
