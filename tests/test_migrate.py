@@ -250,6 +250,21 @@ def test_loss_weight_0_counts_with_force_backward():
     assert "loss_weight was 0" in notes[1]
 
 
+def test_third_bottom_becomes_element_weights(net, command):
+    """As in two public 3D detectors, whose loss is weighed by it and whose gradient is not."""
+    net.write_text(python_layer(bottoms=3))
+    status, _, err = command(net, "--element-weights")
+    assert status == 0
+    assert net.read_text() == native_layer().replace("bottom: 'x'", "bottom: 'x' bottom: 'x'", 1)
+    assert "warning: 'x' weighs the loss and the gradient now" in err
+
+
+def test_propagate_down_for_element_weights(net, command):
+    net.write_text(python_layer(bottoms=3, more="propagate_down: [1, 0, 1]"))
+    status, _, err = command(net, "--element-weights")
+    assert status == 2 and "true for the element weights (bottom 2)" in err
+
+
 def test_no_loss_weight(net, command):
     net.write_bytes(ARTICLE.replace(b"    loss_weight: 1\n", b""))
     status, _, err = command(net)
@@ -271,7 +286,8 @@ def test_no_loss_weight(net, command):
         (python_layer("\"{'cls_weight': 2 * 3}\""), "no expression; it is {'cls_weight': 2 * 3}"),
         (python_layer("''"), "layer 'loss': param_str must be a dictionary"),
         (python_layer("\"{'cls_weight': -1}\""), "finite number, not negative; it is -1"),
-        (python_layer(bottoms=3), "it must have two bottoms, scores and targets, and one top"),
+        (python_layer(bottoms=1), "it must have two bottoms, scores and targets, and one top"),
+        (python_layer(bottoms=3), "layer's element weights: check that and add --element-weights"),
         (python_layer(more="loss_weight: [1, 1]"), "more than one loss_weight"),
         (python_layer(more="loss_param { ignore_label: 2 }"), "loss_param, which a Python layer"),
         (python_layer(more="propagate_down: [true, true]"), "propagate_down is true for the"),

@@ -31,6 +31,11 @@ def add_arguments(parser):
     )
     parser.add_argument("--module", default=ARTICLE, help="the layers' module (%(default)s)")
     parser.add_argument("--layer", default=ARTICLE, help="the layers' class (%(default)s)")
+    parser.add_argument(
+        "--element-weights",
+        action="store_true",
+        help="a third bottom has element weights, as the native layer's has",
+    )
 
 
 def run(arguments):
@@ -38,7 +43,9 @@ def run(arguments):
     path = arguments.net
     old = read_bytes(path)
     try:
-        text, notes = migrate(old.decode("latin-1"), arguments.module, arguments.layer)
+        text, notes = migrate(
+            old.decode("latin-1"), arguments.module, arguments.layer, arguments.element_weights
+        )
     except Refused as error:
         raise Refused(f"{path}: {error}") from None
     new = text.encode("latin-1")
@@ -52,7 +59,7 @@ def run(arguments):
     return 1 if arguments.check and new != old else 0
 
 
-def migrate(text, module=ARTICLE, layer=ARTICLE):
+def migrate(text, module=ARTICLE, layer=ARTICLE, element_weights=False):
     """Return the prototxt with the layers of that Python class made native, and notes on them.
 
     text has a character for each byte of the file.
@@ -66,7 +73,7 @@ def migrate(text, module=ARTICLE, layer=ARTICLE):
     for i in chosen:
         name = title(net.layer[i])
         try:
-            native, layer_notes = native_layer(net.layer[i], net.force_backward)
+            native, layer_notes = native_layer(net.layer[i], net.force_backward, element_weights)
             edits += layer_edits(text, spans[i], comments, net.layer[i], native)
         except Refused as error:
             raise Refused(f"{name}: {error}") from None
@@ -104,18 +111,18 @@ def nothing_to_do(net, module, class_name):
     )
 
 
-def native_layer(layer, force_backward):
+def native_layer(layer, force_backward, element_weights=False):
     """Return the native layer that trains as this Python layer does, and notes for the user."""
-    if len(layer.bottom) != 2 or len(layer.top) != 1:
-        raise Refused("it must have two bottoms, scores and targets, and one top")
+    check_bottoms(layer, element_weights)
     for name in ("loss_param", PARAMETER):
         if layer.HasField(name):
             raise Refused(f"it has {name}, which a Python layer ignores: remove that first")
-    if len(layer.propagate_down) > 1 and layer.propagate_down[1]:
-        raise Refused(
-            "propagate_down is true for the targets (bottom 1), which have no gradient: "
-            "make it false first"
-        )
+    for bottom, name in ((1, "targets"), (2, "element weights")):
+        if any(layer.propagate_down[bottom : bottom + 1]):
+            raise Refused(
+                f"propagate_down is true for the {name} (bottom {bottom}), which have no gradient: "
+                "make it false first"
+            )
     try:
         cls_weight = read_cls_weight(layer.python_param.param_str)
     except ValueError as error:
@@ -130,7 +137,24 @@ def native_layer(layer, force_backward):
     native.loss_param.normalization = messages().LossParameter.NONE
     getattr(native, PARAMETER).cls_weight.append(cls_weight)
     getattr(native, PARAMETER).stop_on_nan = True
+    if len(layer.bottom) > 2:
+        notes.append(
+            f"warning: '{readable(layer.bottom[2])}' weighs the loss and the gradient now: a class "
+            "whose Backward leaves it out trains otherwise; for its training, remove that bottom"
+        )
     return native, [f"becomes {NATIVE}, cls_weight {spelled(cls_weight)}", *notes]
+
+
+def check_bottoms(layer, element_weights):
+    """The article's class has two bottoms; some have given theirs a third, of element weights."""
+    if len(layer.bottom) == 3 and len(layer.top) == 1 and not element_weights:
+        raise Refused(
+            "it has a third bottom, which the article's class does not: if that class multiplies "
+            "each element's loss by it, and its gradient in Backward, these are the native layer's "
+            "element weights: check that and add --element-weights"
+        )
+    if len(layer.bottom) not in (2, 3) or len(layer.top) != 1:
+        raise Refused("it must have two bottoms, scores and targets, and one top")
 
 
 def native_loss_weight(values, force_backward):
