@@ -32,7 +32,8 @@ def effective_number(positives, negatives, beta=0.999):
     inverse (Cui et al., Class-Balanced Loss Based on Effective Number of Samples, CVPR 2019).
     """
     effective = [(1 - beta**n) / (1 - beta) for n in positives]
-    return Weights([max(effective) / e if e else 1.0 for e in effective], [])
+    most = max(effective)
+    return Weights([most / e if e else 1.0 for e in effective], [])
 
 
 def deepmar(positives, negatives, sigma=1.0):
