@@ -1,5 +1,6 @@
 """What the tests share: Caffe's unpatched source, and the Caffe that was built from it."""
 
+import json
 import os
 import subprocess
 import sys
@@ -61,5 +62,39 @@ def tools_command(monkeypatch, capfd):
         capfd.readouterr()  # Caffe's log of what the test itself has run
         status = __main__.main()
         return status, *capfd.readouterr()
+
+    return run
+
+
+@pytest.fixture
+def class_weights(tools_command):
+    return lambda *arguments: tools_command("class-weights", *arguments)
+
+
+@pytest.fixture
+def counted(class_weights):
+    """The report of a run that succeeds."""
+
+    def run(*arguments):
+        status, out, err = class_weights(*arguments, "--json")
+        assert status == 0, err
+        report = json.loads(out)
+        assert [f"warning: {one}" for one in report["warnings"]] == err.splitlines()
+        return report
+
+    return run
+
+
+@pytest.fixture
+def refused(class_weights, tmp_path):
+    """The one line of a run that is refused; it must write nothing."""
+
+    def run(*arguments):
+        before = sorted(tmp_path.rglob("*"))
+        status, out, err = class_weights(*arguments)
+        assert (status, out) == (2, "")
+        assert err.startswith("class-weights: ") and err.count("\n") == 1
+        assert sorted(tmp_path.rglob("*")) == before
+        return err
 
     return run

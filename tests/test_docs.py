@@ -298,6 +298,31 @@ def test_output_of_class_weights(document, tmp_path, monkeypatch, tools_command)
 
 
 @pytest.mark.parametrize("document", TOOLS)
+def test_loss_of_the_paper(document, tmp_path, monkeypatch):
+    """Class-balanced sigmoid loss as its authors' code computes it, by the document's weights."""
+    random = np.random.default_rng(20181227)
+    scores, labels = random.normal(size=(40, 3)), random.choice(3, 40, p=[0.7, 0.2, 0.1])
+    with h5py.File(tmp_path / "train.h5", "w") as file:
+        file["scores"], file["label"] = scores.astype("f"), np.eye(3, dtype="f")[labels]
+    monkeypatch.chdir(tmp_path)
+    (script,) = blocks(document, "python")
+    exec(script, {})
+    (loss_layer,) = blocks(document, "prototxt")
+    (tmp_path / "train.txt").write_text("train.h5\n")
+    data = "".join(f"top: '{name}' " for name in ("scores", "label", "weight"))
+    (tmp_path / "net.prototxt").write_text(
+        f"layer {{ name: 'data' type: 'HDF5Data' {data} hdf5_data_param {{ source: 'train.txt' "
+        f"batch_size: 40 }} }} {loss_layer}"
+    )
+    net = caffe.Net("net.prototxt", caffe.TRAIN)
+    effective = 1 - 0.999 ** np.bincount(labels)
+    weights = (1 - 0.999) / effective
+    weights = (weights / np.sum(weights) * 3)[labels][:, None]
+    terms = np.logaddexp(0, scores) - np.eye(3)[labels] * scores
+    assert net.forward()["loss"] == pytest.approx(np.sum(weights * terms) / 40, rel=1e-5)
+
+
+@pytest.mark.parametrize("document", TOOLS)
 def test_table_of_schemes_is_the_commands(document):
     rows = table_with(document, "ratio")
     assert {row[0].split("`")[1] if "`" in row[0] else row[0] for row in rows} == set(SCHEMES)
