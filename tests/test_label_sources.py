@@ -1,6 +1,7 @@
 """What `weighted-loss class-weights` reads labels from."""
 
 import io
+import os
 
 import caffe
 import numpy as np
@@ -109,6 +110,13 @@ def test_labels_that_some_datum_lack(tmp_path, counted):
     assert column(counted(write_lmdb(tmp_path / "db", datums)), "positives") == POSITIVES
 
 
+def test_labels_that_number_the_records(tmp_path, counted):
+    datums = with_labels(map(byte_datum, TARGETS), range(8))
+    report = counted(write_lmdb(tmp_path / "db", datums))
+    assert report["warnings"][0].startswith("no class occurs twice: if these number the records, ")
+    assert column(counted(tmp_path / "db", "--field", "data"), "positives") == POSITIVES
+
+
 def test_one_class_without_values(tmp_path, counted):
     report = counted(write_lmdb(tmp_path / "db", [caffe_pb2.Datum(label=1)] * 3))
     assert column(report, "positives") == [0, 3]
@@ -159,6 +167,9 @@ TABLES = {
     "CSV with a heading": 'name,cat,dog,"a, b"\na.png,1,0,1\n"b, c.png",0,0,1\nc.png,0,1,1\n',
     "CSV of spreadsheets": "name;cat;dog;cow\na.png;1;0;1\nb.png;0;0;1\nc.png;0;1;1\n",
     "CSV of pandas": ",cat,dog,cow\n0,1,0,1\n1,0,0,1\n2,0,1,1\n",
+    "CSV of pandas, bool": ",cat,dog,cow\n0,True,False,True\n1,False,False,True\n2,False,True,True",
+    "CSV of pandas, columns without names": ",0,1,2\n0,1,0,1\n1,0,0,1\n2,0,1,1\n",
+    "CSV of pandas, without rows": "0,1,2\n1,0,1\n0,0,1\n0,1,1\n",
     "CSV with ids": "id,cat,dog,cow\n17,1,0,1\n19,0,0,1\n23,0,1,1\n",
     "CSV with a heading alone": "cat,dog,cow\n1,0,1\n0,0,1\n0,1,1\n",
 }
@@ -186,7 +197,8 @@ def test_attributes_of_faces(tmp_path, counted):
     [
         ("a.png 1 0\nb.png 1\nc.png 1 0\n", "line 2 has 1 labels, and others have 2"),
         ("a.png,1,0\nb.png,1,0\nc.png,1,0\nd.png,,0\n", "line 4: could not convert string to"),
-        ("a,1,0,train\nb,0,0,test\n", "not a table of numbers: leave out columns without labels"),
+        ("a 0,2\nb 1\nc 0,1\n", "line 2 has 0 labels, and others have 1: give a number per chan"),
+        ("a,1,0,train\nb,0,0,test\n", "not a table of numbers: give a number per channel"),
         ("a.png,1,0\nb.png,1,0\nc.png,1,nan\n", "NaN among the labels, first in instance 2"),
         ("a.png 1\nb.png 2\nc.png one\n", "it names a.png, which is not here"),
         ("a.png 1\nb.png one\nc.png 2\n", "line 2 does not end with a class number"),
@@ -196,6 +208,14 @@ def test_tables_that_are_none(text, message, tmp_path, refused):
     path = tmp_path / "labels.txt"
     path.write_text(text)
     assert message in refused(path)
+
+
+def test_names_in_any_encoding(tmp_path, counted, monkeypatch):
+    """As in lists of GBK; Caffe takes bytes for names."""
+    monkeypatch.chdir(tmp_path)
+    name = write_mask(tmp_path / os.fsdecode(b"\xd1\xda.png")).name
+    (tmp_path / "masks.txt").write_bytes(os.fsencode(name) + b" 0\n")
+    assert column(counted("masks.txt"), "positives") == [6]
 
 
 def test_list_of_class_numbers(tmp_path, counted):
@@ -309,6 +329,23 @@ def test_masks_without_an_axis_of_channels(shape, tmp_path, counted):
     """N x H x W, as most programs keep them, are one channel and not H."""
     path = write_npy(tmp_path / "a.npy", np.broadcast_to(MASK > 0, (4, 6, 8)).reshape(shape))
     assert column(counted(path), "positives") == [24]
+
+
+def test_shapes_that_may_be_others(tmp_path, counted):
+    random = np.random.default_rng(1)
+    for shape, words in {
+        (4, 9, 9, 3): "if the channels come last, N x H x W x C, --axis 3",
+        (2, 48, 64, 3): "if the channels come last",
+        (64, 64): "if it is a mask of H x W, save it as 1 x H x W",
+        (4, 3, 9, 9): "",
+        (4, 20, 7, 7): "",
+        (64, 63): "",
+    }.items():
+        path = write_npy(tmp_path / "a.npy", random.random(shape) < 0.5)
+        warnings = " ".join(counted(path, "--scheme", "ratio")["warnings"])
+        assert words in warnings if words else " if " not in warnings
+    path = write_npy(tmp_path / "a.npy", random.random((4, 9, 9, 3)) < 0.5)
+    assert counted(path, "--axis", 3, "--scheme", "ratio")["warnings"] == []
 
 
 def test_axes_of_length_1_are_no_masks(tmp_path, counted):

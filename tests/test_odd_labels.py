@@ -1,5 +1,6 @@
 """Files of labels that are damaged, or that no one would expect: one line, and status 2."""
 
+import faulthandler
 import gzip
 import io
 import math
@@ -68,10 +69,12 @@ def test_empty_lmdb(tmp_path, refused):
     assert "no labels in it" in refused(write_lmdb(tmp_path / "db", []))
 
 
-def test_damaged_datum(tmp_path, refused):
+@pytest.mark.parametrize("data", [b"\xff\xff\xff", b"\x08\1\x0c\x10\1"])
+def test_damaged_datum(data, tmp_path, refused):
+    """The second is one of which protobuf reads a part, and warns."""
     source = write_lmdb(tmp_path / "db", [float_datum([1, 0])])
     with lmdb.open(str(source)) as database, database.begin(write=True) as txn:
-        txn.put(b"00000001", b"\xff\xff\xff")
+        txn.put(b"00000001", data)
     assert "Datum '00000001' is damaged, or no Datum" in refused(source)
 
 
@@ -134,12 +137,18 @@ def test_no_such_dataset(tmp_path, refused):
 
 
 @pytest.mark.parametrize(
-    "text", [b"", b" \n" * 9, b"a\0b", b"a " * 9000 + b"\0", b"\xe9.png 0\n" * 5]
+    "text",
+    [b"", b" \n" * 9, b"a\0b", b"a " * 9000 + b"\0", b"\xef\xbb\xbf\n", "\x1c\n\xa0".encode()],
 )
 def test_what_is_no_text(text, tmp_path, refused):
     (tmp_path / "a").write_bytes(text)
-    message = refused(tmp_path / "a")
-    assert "neither an LMDB folder, an HDF5, .npy" in message or "not a text in UTF-8" in message
+    assert "neither an LMDB folder, an HDF5, .npy" in refused(tmp_path / "a")
+
+
+def test_fields_of_any_length(tmp_path, refused):
+    """Of a CSV: more than the 128 KiB that Python's reader takes."""
+    (tmp_path / "a").write_text(f"{'x' * 200_000},1\n" * 4 + "y,1,1\n")
+    assert "line 5 has 2 labels, and others have 1: give a number" in refused(tmp_path / "a")
 
 
 @pytest.mark.parametrize(
@@ -352,6 +361,7 @@ def test_lmdb_of_less_than_two_pages(pages, tmp_path, refused):
     assert "truncated: data.mdb has" in refused(source)
 
 
+@pytest.mark.usefixtures("quiet_signals")
 def test_library_that_dies(tmp_path, refused, monkeypatch):
     def die(path, source):
         yield common.Labels("words", 2, False, [])
@@ -462,6 +472,15 @@ def mutated(data, random):
     return bytes(data)
 
 
+@pytest.fixture
+def quiet_signals():
+    """pytest's faulthandler would print the stacks of children that die as they may."""
+    faulthandler.disable()
+    yield
+    faulthandler.enable(sys.__stderr__)
+
+
+@pytest.mark.usefixtures("quiet_signals")
 @pytest.mark.parametrize("seed", range(int(os.environ.get("FUZZ_SEEDS", "2"))))
 def test_mutated_files(seed, tmp_path, class_weights):
     """Counted, or refused in a line; FUZZ_SEEDS=400 takes some minutes."""

@@ -119,7 +119,7 @@ def run(arguments):
             counts = count(labels, pieces, arguments, source.scale)
         except ValueError as error:
             raise Refused(f"{source.path}: {error}") from None
-    warnings = [*source.notes, *labels.notes, *counting_warnings(counts, changed)]
+    warnings = [*source.notes, *labels.notes, *counting_warnings(counts, labels.indices, changed)]
     report = make_report(labels.words, counts, warnings, arguments)
     if arguments.json:
         print(json.dumps(report, indent=1))

@@ -26,7 +26,7 @@ class Counts:
         self.first_outside = None
         self.values_outside = set()
         self.has_zero = self.has_one = self.has_soft = False
-        self.shapes = set()  # of instances
+        self.shapes = set()  # of instances, where these tell the axis of the channels
 
     @property
     def negatives(self):
@@ -134,9 +134,10 @@ def add_indices(counts, values, classes):
 
 def add_targets(counts, values, valid, axis):
     """Targets per channel along the axis."""
+    if axis is None:
+        counts.shapes.add(values.shape[1:])
     shape, axis = channel_axis(values.shape, axis)
     values, valid = values.reshape(shape), valid.reshape(shape)
-    counts.shapes.add(shape[1:])
     inside = valid & (values >= 0) & (values <= 1)
     outside = valid & ~inside
     counts.add_values(values[inside], values[outside])

@@ -56,19 +56,23 @@ def parse(text, pb=None):
 
 def parse_binary(data):
     """The model as a message; what protobuf itself would only warn of is refused."""
+    model = messages().NetParameter()
+    if not takes_all(model, data):
+        raise Refused("truncated or damaged, or no .caffemodel")
+    return model
+
+
+def takes_all(message, data):
+    """Fill the message from its binary form; return whether that is whole."""
     from google.protobuf.message import DecodeError
 
-    model = messages().NetParameter()
     try:
         # At a stray end of a group it only warns, and leaves out all that follows.
         with warnings.catch_warnings(record=True) as warned:
             warnings.simplefilter("always")
-            whole = model.ParseFromString(data) in (None, len(data)) and not warned
+            return message.ParseFromString(data) in (None, len(data)) and not warned
     except (DecodeError, ValueError, RecursionError):
-        whole = False
-    if not whole:
-        raise Refused("truncated or damaged, or no .caffemodel")
-    return model
+        return False
 
 
 def included(layer, phase):

@@ -8,7 +8,7 @@ import numpy as np
 
 from weighted_sigmoid_loss.errors import Refused
 
-from ..prototxt import caffe_messages
+from ..prototxt import caffe_messages, takes_all
 from . import images
 from .common import Labels, dimensions, needed, refusing, rows_a_piece
 
@@ -70,8 +70,8 @@ class Records:
         for key, value in self.database.begin(buffers=True).cursor():
             found += 1
             where = f"{self.path}: Datum '{bytes(key[:100]).decode('utf-8', 'replace')}'"
-            with refusing(f"{where} is damaged, or no Datum"):
-                self.datum.ParseFromString(bytes(value))
+            if not takes_all(self.datum, bytes(value)):
+                raise Refused(f"{where} is damaged, or no Datum")
             yield where, self.datum
         if found != self.entries:
             raise Refused(

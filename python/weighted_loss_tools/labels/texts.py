@@ -11,14 +11,19 @@ import numpy as np
 from weighted_sigmoid_loss.errors import Refused
 
 from . import hdf5, images
-from .common import Labels, first_bytes, refusing, rows_a_piece
+from .common import Labels, first_bytes, rows_a_piece
 
 NONE_OF_THESE = (
     "neither an LMDB folder, an HDF5, .npy, .npz or image file, nor a text: a table of numbers, or "
     "a list of HDF5 files or images"
 )
-ONLY_LABELS = "leave out columns without labels; a mark for missing ones takes --ignore-label"
+ONLY_LABELS = (
+    "give a number per channel, 0 for what is not there, and no other column; a mark for a missing "
+    "one takes --ignore-label"
+)
 LONGEST_LINE = 1 << 24
+csv.field_size_limit(LONGEST_LINE)
+TRUTH = {"true": 1.0, "false": 0.0}  # as pandas' to_csv() writes bool
 # Names of a table's first column that numbers its rows; "" is what pandas' to_csv() writes.
 ROW_NUMBERS = ("", "id", "image_id", "index")
 
@@ -36,7 +41,7 @@ def text(path, source):
 
 def lines(path):
     """Each line that is not blank, with its number."""
-    with refusing(f"{path}: not a text in UTF-8"), open(path, encoding="utf-8-sig") as stream:
+    with open(path, encoding="utf-8-sig", errors="surrogateescape") as stream:
         number = 0
         while line := stream.readline(LONGEST_LINE):
             number += 1
@@ -55,6 +60,8 @@ class Table:
     def __init__(self, path):
         self.path = path
         head = [line for _, line in islice(lines(path), 3)]
+        if not head:
+            raise Refused(f"{path}: {NONE_OF_THESE}")
         self.delimiter = next((d for d in ",;\t" if d in head[-1] and width(head[-1], d)), None)
         self.width = width(head[-1], self.delimiter)
         self.names = len(split(head[-1], self.delimiter)) - self.width
@@ -64,9 +71,12 @@ class Table:
 
     def read_heading(self, fields):
         """The columns' names, and what CelebA's lists have above these: the number of images."""
-        is_names = not width(fields)
+        rows_are_numbered = fields[0].lower() in ROW_NUMBERS
+        names = fields[rows_are_numbered:]
+        numbered = names == [str(i) for i in range(len(names))]  # pandas' columns without names
+        is_names = not width(names) or (numbered and len(names) > 2)
         self.headings += is_names or self.width > 1 == len(fields)
-        if is_names and self.width > 1 and not self.names and fields[0].lower() in ROW_NUMBERS:
+        if is_names and rows_are_numbered and not self.names and self.width > 1:
             self.names, self.width = 1, self.width - 1
 
     def __iter__(self):
@@ -79,7 +89,7 @@ class Table:
                     f"{self.width}: {ONLY_LABELS}"
                 )
             try:
-                yield [float(field) for field in fields[-self.width :]]
+                yield [number_in(field) for field in fields[-self.width :]]
             except ValueError as error:
                 raise Refused(f"{self.path}: line {number}: {error}: {ONLY_LABELS}") from None
 
@@ -93,11 +103,16 @@ def width(fields, delimiter=None):
     count = 0
     for field in reversed(split(fields, delimiter) if isinstance(fields, str) else fields):
         try:
-            float(field)
+            number_in(field)
         except ValueError:
             break
         count += 1
     return count
+
+
+def number_in(field):
+    truth = TRUTH.get(field.strip().lower())
+    return float(field) if truth is None else truth
 
 
 def numbers(path, table):
