@@ -373,6 +373,36 @@ def test_library_that_dies(tmp_path, refused, monkeypatch):
     assert message in refused(tmp_path)
 
 
+def test_no_process_is_left(tmp_path):
+    """Killed, the command takes along the child that reads for it."""
+    path = tmp_path / "a.npy"
+    np.lib.format.open_memmap(path, "w+", np.uint8, (1 << 14, 1 << 20)).flush()
+    command = subprocess.Popen(
+        [sys.executable, "-m", "weighted_loss_tools", "class-weights", path],
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+    )
+    children = Path(f"/proc/{command.pid}/task/{command.pid}/children")
+    wait_for(lambda: children.read_text().split())
+    (child,) = children.read_text().split()
+    command.kill()
+    command.wait()
+    wait_for(lambda: not is_running(child))
+
+
+def is_running(pid):
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
+
+
+def wait_for(condition):
+    deadline = time.monotonic() + 60
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
 def test_hdf5_that_was_never_written(tmp_path, refused):
     with h5py.File(tmp_path / "a.h5", "w") as file:
         file.create_dataset("label", (1 << 60, 3), np.float32, chunks=(1 << 10, 3))

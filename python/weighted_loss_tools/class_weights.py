@@ -119,7 +119,8 @@ def run(arguments):
             counts = count(labels, pieces, arguments, source.scale)
         except ValueError as error:
             raise Refused(f"{source.path}: {error}") from None
-    warnings = [*source.notes, *labels.notes, *counting_warnings(counts, labels.indices, changed)]
+    looks = counting_warnings(counts, labels.indices, changed, arguments.axis)
+    warnings = [*source.notes, *labels.notes, *looks]
     report = make_report(labels.words, counts, warnings, arguments)
     if arguments.json:
         print(json.dumps(report, indent=1))

@@ -26,7 +26,7 @@ class Counts:
         self.first_outside = None
         self.values_outside = set()
         self.has_zero = self.has_one = self.has_soft = False
-        self.shapes = set()  # of instances, where these tell the axis of the channels
+        self.shapes = set()  # of instances
 
     @property
     def negatives(self):
@@ -111,9 +111,14 @@ def refuse_nan(values, before):
 
 def hardened(values):
     """The values, with 0 or 1 for what misses it by a rounding."""
-    for hard in (0, 1):
-        values[np.abs(values - np.float32(hard)) < HARD] = hard
+    if not is_hard(values).all():
+        for hard in (0, 1):
+            values[np.abs(values - np.float32(hard)) < HARD] = hard
     return values
+
+
+def is_hard(values):
+    return (values == 0) | (values == 1)
 
 
 def is_soft(values):
@@ -134,18 +139,20 @@ def add_indices(counts, values, classes):
 
 def add_targets(counts, values, valid, axis):
     """Targets per channel along the axis."""
-    if axis is None:
-        counts.shapes.add(values.shape[1:])
+    counts.shapes.add(values.shape[1:])
     shape, axis = channel_axis(values.shape, axis)
     values, valid = values.reshape(shape), valid.reshape(shape)
+    others = tuple(k for k in range(values.ndim) if k != axis)
     inside = valid & (values >= 0) & (values <= 1)
+    positives = np.sum(values, axis=others, where=inside, dtype=np.float64)
+    counted = np.count_nonzero(inside, axis=others)
+    counts.add(positives, counted)
+    if is_hard(values).all():
+        counts.has_zero = counts.has_zero or bool((counted > positives).any())
+        counts.has_one = counts.has_one or bool(positives.any())
+        return
     outside = valid & ~inside
     counts.add_values(values[inside], values[outside])
-    others = tuple(k for k in range(values.ndim) if k != axis)
-    counts.add(
-        np.sum(values, axis=others, where=inside, dtype=np.float64),
-        np.count_nonzero(inside, axis=others),
-    )
     counts.outside_per_channel = counts.outside_per_channel + np.count_nonzero(outside, axis=others)
 
 

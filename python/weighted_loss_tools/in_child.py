@@ -14,8 +14,8 @@ def in_child(words, generator, *arguments):
     words: what it reads, for the message if damaged data kill it.
     """
     fork = multiprocessing.get_context("fork")
-    receiver, sender = fork.Pipe(duplex=False)
-    child = fork.Process(target=send_all, args=(sender, generator, arguments), daemon=True)
+    pipe = receiver, sender = fork.Pipe(duplex=False)
+    child = fork.Process(target=send_all, args=(pipe, generator, arguments), daemon=True)
     child.start()
     sender.close()
     try:
@@ -42,8 +42,10 @@ def ending(exitcode):
     return signal.Signals(-exitcode).name if exitcode < 0 else f"exit status {exitcode}"
 
 
-def send_all(sender, generator, arguments):
+def send_all(pipe, generator, arguments):
     """The child's part: (item, None, True) for each item, then (None, error or None, False)."""
+    receiver, sender = pipe
+    receiver.close()  # so that sending fails, and this ends, when the parent is gone
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     silent = os.open(os.devnull, os.O_WRONLY)  # libraries print what the one line says
     os.dup2(silent, 1)

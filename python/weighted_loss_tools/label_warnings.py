@@ -9,12 +9,16 @@ MOST_NAMED = 10  # channels in a warning
 COMPARING = ("effective-number", "inverse-sqrt")  # schemes that weigh channels against channels
 
 
-def counting_warnings(counts, indices, changed):
+def counting_warnings(counts, indices, changed, axis):
     """indices: whether they are class indices that the source has beside values.
 
     changed: whether --scale or --shift has made the labels what they are.
+    axis: that of the channels, if it was given.
     """
-    yield from shape_warnings(counts)
+    if len(counts.shapes) > 1:
+        yield "the labels are of several sizes: in a net they take batch_size: 1"
+    elif axis is None and counts.shapes:
+        yield from shape_warnings(*counts.shapes, counts.instances)
     if indices and counts.instances > 2 and max(counts.positives, default=0) == 1:
         yield "no class occurs twice: if these number the records, --field data counts the values"
     after = " after --scale and --shift" if changed else ""
@@ -35,17 +39,12 @@ def counting_warnings(counts, indices, changed):
         )
 
 
-def shape_warnings(counts):
-    if len(counts.shapes) > 1:
-        yield "the labels are of several sizes: in a net they take batch_size: 1"
-    for shape in list(counts.shapes)[:1]:
-        if len(shape) == 3 and (shape[0] == shape[1] != shape[2] or shape[1] > 4 * shape[2]):
-            yield f"{shape[0]:,} channels: if the channels come last, N x H x W x C, --axis 3"
-        if shape == (counts.instances,) and counts.instances > MOST_NAMED:
-            yield (
-                f"{shape[0]:,} instances of as many channels: if it is a mask of H x W, save it as "
-                "1 x H x W"
-            )
+def shape_warnings(shape, instances):
+    """What the shape of an instance lets suspect."""
+    if len(shape) == 3 and (shape[0] == shape[1] != shape[2] or shape[1] > 4 * shape[2]):
+        yield f"{shape[0]:,} channels: if the channels come last, N x H x W x C, --axis 3"
+    if shape == (instances,) and instances > MOST_NAMED:
+        yield f"{shape[0]:,} channels: if it is one mask of H x W, save it as 1 x H x W"
 
 
 def advice(counts):
