@@ -451,9 +451,9 @@ def test_pipe_in_a_list(tmp_path, refused):
 def test_many_classes_take_little_time(tmp_path, counted):
     """40,000 took 6 s, for each was compared with all."""
     path = write_npy(tmp_path / "a.npy", np.eye(20, 40_000, dtype=bool))
-    start = time.process_time()
+    start = processor_time()
     counted(path)
-    assert time.process_time() - start < 2
+    assert processor_time() - start < 3
 
 
 def test_image_with_more_pixels_than_bytes(tmp_path, refused):
@@ -481,6 +481,11 @@ def seeds(folder):
     (folder / "a.csv").write_text("name,cat,dog\na.png,1,0\nb.png,0,1\nc.png,0,0\n")
     (folder / "a.txt").write_text("a.png 0\nb.png 1\nc.png 1\n")
     return sorted(path for path in folder.rglob("*") if path.is_file() and path.name != "lock.mdb")
+
+
+def processor_time():
+    """This process's, and that of its children which have ended: no other program counts."""
+    return sum(os.times()[:4])
 
 
 def mutated(data, random):
@@ -520,9 +525,9 @@ def test_mutated_files(seed, tmp_path, class_weights):
         original = path.read_bytes()
         for _ in range(8):
             path.write_bytes(mutated(original, random))
-            start = time.monotonic()
+            start = processor_time()
             status, out, err = class_weights(source, "--ignore-label", random.choice((255, 1)))
-            assert time.monotonic() - start < 10
+            assert processor_time() - start < 5
             if status:
                 assert (status, out, err.count("\n")) == (2, "", 1)
             else:
