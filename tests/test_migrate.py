@@ -4,6 +4,7 @@ import os
 import re
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -281,6 +282,7 @@ def test_no_loss_weight(net, command):
         ('net: "net.prototxt" base_lr: 0.1', 'no field named "net"'),
         ("layer { name: 'x' name: 'y' }", 'should not have multiple "name" fields'),
         ("\0", "it has a NUL byte, so it is no text file"),
+        (f"name: '{100 * chr(92)}'", "it has 100 backslashes in a row"),
         ("layers { name: 'x' type: SIGMOID }", "upgrade it first with Caffe's tool"),
         (python_layer("\"{'cls_weight': 5, 'x': 1}\""), "it has 'cls_weight', 'x'"),
         (python_layer("\"{'cls_weight': 2 * 3}\""), "no expression; it is {'cls_weight': 2 * 3}"),
@@ -308,6 +310,37 @@ def test_one_wrong_layer_of_several_leaves_the_file(net, command):
     net.write_text(text)
     assert command(net)[0] == 2
     assert net.read_text() == text
+
+
+def test_blanks_take_linear_time():
+    """20 MB of them took 200 s."""
+    start = time.monotonic()
+    blanks = " " * 1_000_000
+    assert migrate.apply_edits(blanks + "x", [(0, 0, "y")]) == "y" + blanks + "x"
+    assert migrate.apply_edits(f"a{blanks}b\n", [(1_000_001, 1_000_002, migrate.GONE)]) == "a\n"
+    assert time.monotonic() - start < 20
+
+
+def test_layers_take_linear_time(tmp_path, capfdbinary):
+    """Places on one line, comments, and a diff of layers that differ, a minute or more before."""
+    one = "layer {{\n  name: '{}'\n  type: '{}'\n  bottom: 'x'\n  bottom: 't'\n}}\n"
+    path = tmp_path / "net.prototxt"
+    path.write_text("".join(one.format(i, "Python") for i in range(10_000)))
+    start = time.monotonic()
+    migrate.print_diff(path, "".join(one.format(i, "New") for i in range(10_000)).encode())
+    sys.stdout.flush()
+    assert capfdbinary.readouterr()[0].count(b"\n+") == 1 + 10_000
+    text = "a: 1 " * 200_000
+    for at in range(0, len(text), 5):
+        field = text_spans.Field("a", at, at + 4, at + 4, [])
+        assert migrate.insertion(text, field, ["b: 1"]) == (at + 4, at + 4, " b: 1")
+    assert time.monotonic() - start < 20
+
+
+def test_a_line_of_any_length_in_a_message(net, command):
+    net.write_text("layer { " + "name: 'x' " * 100_000)
+    status, _, err = command(net)
+    assert status == 2 and 'multiple "name" fields' in err and len(err) < 1000
 
 
 @pytest.mark.parametrize("name", ["missing.prototxt", ""])

@@ -42,10 +42,16 @@ def parse(text, pb=None):
 
     if "\0" in text:
         raise Refused("it has a NUL byte, so it is no text file: give a net's prototxt")
+    if "\\" * 100 in text:
+        # protobuf's time for them is their number squared.
+        raise Refused("it has 100 backslashes in a row, which no net needs: take them out")
     try:
         text_format.Parse(text, net)
     except (text_format.ParseError, ValueError, RecursionError) as error:
-        raise Refused(f"not a net's prototxt: {readable(str(error))}") from None
+        words = readable(str(error))
+        if len(words) > 500:  # it has the whole line
+            words = f"{words[:200]} ... {words[-200:]}"
+        raise Refused(f"not a net's prototxt: {words}") from None
     if net.layers:
         raise Refused(
             "it has layers in Caffe's old format, `layers { ... }`: upgrade it first with Caffe's "
