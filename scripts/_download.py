@@ -7,6 +7,7 @@ import hashlib
 import http.client
 import os
 import re
+import socket
 import subprocess
 import sys
 import tempfile
@@ -17,8 +18,7 @@ from html.parser import HTMLParser
 from pathlib import Path
 
 from _common import Failure, run
-
-TIMEOUT = 60  # seconds without a byte
+from _mirrors import PATIENCE, one_answers
 
 # How the folders begin that an interrupted run leaves; the next one clears them away.
 UNFINISHED = ".unfinished-"
@@ -27,6 +27,7 @@ UNFINISHED = ".unfinished-"
 NETWORK_ERRORS = (
     ConnectionError,
     TimeoutError,
+    socket.timeout,  # another one before Python 3.10
     http.client.HTTPException,
     urllib.error.URLError,
 )
@@ -68,6 +69,8 @@ def _mirrors(work):
 
 
 def _apt_source(package, mirror, work):
+    if not one_answers([f"{mirror}/dists/{package['suite']}/InRelease"]):
+        raise Unavailable(f"{mirror} did not answer in {PATIENCE} s")
     sources = work / "sources.list"
     signed = f"[signed-by={package['keyring']}]"
     sources.write_text(f"deb-src {signed} {mirror} {package['suite']} main\n")
@@ -91,8 +94,8 @@ def _private(work):
         ("APT::Sandbox::User", "root"),
         ("APT::Update::Error-Mode", "any"),
         ("Acquire::Retries", 2),
-        ("Acquire::http::Timeout", TIMEOUT),
-        ("Acquire::https::Timeout", TIMEOUT),
+        ("Acquire::http::Timeout", PATIENCE),
+        ("Acquire::https::Timeout", PATIENCE),
     )
 
 
@@ -141,7 +144,7 @@ def from_pypi(package, folder):
 
 def _link(project, name):
     links = Links(project)
-    with urllib.request.urlopen(project, timeout=TIMEOUT) as page:
+    with urllib.request.urlopen(project, timeout=PATIENCE) as page:
         links.feed(page.read().decode())
     if name not in links.found:
         raise Unavailable(f"{project} has no {name}")
@@ -150,7 +153,7 @@ def _link(project, name):
 
 def _save(address, path):
     show = sys.stdout.isatty()
-    with urllib.request.urlopen(address, timeout=TIMEOUT) as stream, path.open("wb") as out:
+    with urllib.request.urlopen(address, timeout=PATIENCE) as stream, path.open("wb") as out:
         total = int(stream.headers.get("Content-Length") or 0)
         while True:
             piece = stream.read(1 << 18)

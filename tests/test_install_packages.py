@@ -2,12 +2,16 @@
 
 import os
 import re
+import signal
+import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
 from stand_in_program import shell
 
+import _mirrors
 import install_packages
 from _common import Failure
 
@@ -25,10 +29,11 @@ class Machine:
         self.monkeypatch = monkeypatch
         monkeypatch.setenv("PATH", str(folder))
         monkeypatch.delenv("DEPS", raising=False)
-        for name in ("env", "grep"):
+        for name in ("env", "grep", "sleep"):
             (folder / name).symlink_to(f"/usr/bin/{name}")
         # dpkg-query also names what was removed but left its configuration.
         self.program("dpkg-query", 'echo "g++ installed"; echo "cmake config-files"; exit 1')
+        self.program("dpkg", "")
         self.program("apt-get", "")
         self.user(0)
 
@@ -48,6 +53,7 @@ class Machine:
     def changes(self):
         """What apt-get was asked to do, without the simulations."""
         calls = [line for line in self.calls("apt-get") if "--simulate" not in line]
+        calls = [line for line in calls if "--print-uris" not in line]
         return ["update" if " update" in line else "install" for line in calls]
 
 
@@ -81,10 +87,59 @@ def test_updates_and_tries_again_where_the_download_fails(machine):
     updated = machine.folder / "updated"
     machine.program(
         "apt-get",
-        f'case "$*" in *update*) echo > {updated};; *--simulate*) ;; *) [ -e {updated} ];; esac',
+        f"""case "$*" in
+*--simulate*|*--print-uris) ;; *update*) echo > {updated};; *) [ -e {updated} ];; esac""",
     )
     machine.install()
     assert machine.changes() == ["install", "update", "install"]
+
+
+def test_finishes_first_what_was_cut_short(machine):
+    """apt-get refuses all work until dpkg has."""
+    configured = machine.folder / "configured"
+    machine.program("dpkg", f"echo > {configured}")
+    machine.program("apt-get", f'case "$*" in *--simulate*) ;; *) [ -e {configured} ];; esac')
+    machine.install()
+    assert machine.calls("dpkg") == ["dpkg --configure -a"]
+    assert machine.changes() == ["install", "update", "install"]
+
+
+def test_interrupted_it_waits_for_dpkg(machine):
+    """Ctrl-C reaches apt-get as well, which ends where it may; killed, it would leave a mess."""
+    machine.program(
+        "apt-get",
+        f"""\
+case "$*" in *--simulate*|*--print-uris*) exit ;; esac
+trap 'sleep 1; echo done >> {machine.log_file}; exit 1' INT
+echo working >> {machine.log_file}
+while :; do sleep 0.1; done""",
+    )
+    machine.log_file.touch()
+    argv = [sys.executable, ROOT / "scripts" / "install_packages.py", "test"]
+    with subprocess.Popen(argv, start_new_session=True, stderr=subprocess.PIPE) as running:
+        while "working" not in machine.log_file.read_text().split():
+            time.sleep(0.05)
+        os.killpg(running.pid, signal.SIGINT)
+        assert b"interrupted; run it again" in running.stderr.read()
+    assert running.returncode == 130
+    assert machine.log_file.read_text().split()[-1] == "done"
+
+
+def test_mirrors_that_never_answer_are_not_waited_for(machine, hung, monkeypatch):
+    monkeypatch.setattr(_mirrors, "PATIENCE", 1)
+    machine.program("apt-get", f"echo \"'{hung}/debian/dists/sid/InRelease' list 0\"")
+    with pytest.raises(Failure, match="no mirror answered in 1 s; look at the network"):
+        machine.install()
+    assert machine.changes() == []
+
+
+def test_one_mirror_that_answers_is_enough(machine, hung, monkeypatch):
+    monkeypatch.setattr(_mirrors, "PATIENCE", 1)
+    (machine.folder / "InRelease").touch()
+    uris = f"'{hung}/a/InRelease' a 0\n'file:{machine.folder}/InRelease' b 0"
+    machine.program("apt-get", f'printf "{uris}"')
+    machine.install()
+    assert machine.changes() == ["install"]
 
 
 def test_uses_sudo_where_it_is_not_root(machine):
