@@ -294,6 +294,24 @@ def test_warns_of_extreme_weights(negatives, warned, tmp_path, counted):
                for one in warnings)  # fmt: skip
 
 
+@pytest.mark.parametrize(
+    ("arguments", "channels", "milder"),
+    [
+        (["--scheme", "ratio"], 2, "effective-number or inverse-sqrt"),
+        (["--scheme", "ratio"], 1, "deepmar"),
+        (["--scheme", "inverse-sqrt"], 2, "deepmar"),
+        (["--scheme", "deepmar", "--sigma", "0.4"], 2, "a larger --sigma"),
+    ],
+)
+def test_advice_on_extreme_weights_is_another_scheme(
+    arguments, channels, milder, tmp_path, counted
+):
+    values = np.zeros((30_000, channels), bool)
+    values[0, 0] = values[:20_000, 1:] = 1
+    warnings = counted(write_npy(tmp_path / "a.npy", values), *arguments)["warnings"]
+    assert warnings[-1].endswith(f"consider {milder}")
+
+
 def test_warns_where_beta_tells_nothing_apart(tmp_path, counted):
     values = np.zeros((40000, 2))
     values[:8000, 0] = values[:30000, 1] = 1
@@ -317,3 +335,9 @@ def test_warns_where_there_is_nothing_to_compare(scheme, channels, words, tmp_pa
         assert other in warning
         assert counted(path, "--scheme", other)["warnings"] == []
     assert column(counted(path, "--scheme", "ratio"), "cls_weight") == [11] * channels
+
+
+def test_warns_where_one_channel_alone_has_positives(tmp_path, counted):
+    path = write_npy(tmp_path / "a.npy", np.eye(20)[:3, :2] * [[1, 0]])
+    warnings = counted(path)["warnings"]
+    assert "compares channels with each other only, and one alone has positives" in warnings[1]

@@ -338,6 +338,8 @@ def test_shapes_that_may_be_others(tmp_path, counted):
         (2, 48, 64, 3): "if the channels come last",
         (64, 64): "if it is one mask of H x W, save it as 1 x H x W",
         (4, 3, 9, 9): "",
+        (4, 9, 9, 1): "",
+        (4, 6, 8): "",
         (4, 20, 7, 7): "",
         (64, 63): "",
     }.items():

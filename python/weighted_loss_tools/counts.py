@@ -139,8 +139,8 @@ def add_indices(counts, values, classes):
 
 def add_targets(counts, values, valid, axis):
     """Targets per channel along the axis."""
-    counts.shapes.add(values.shape[1:])
     shape, axis = channel_axis(values.shape, axis)
+    counts.shapes.add(shape[1:])
     values, valid = values.reshape(shape), valid.reshape(shape)
     others = tuple(k for k in range(values.ndim) if k != axis)
     inside = valid & (values >= 0) & (values <= 1)

@@ -20,26 +20,29 @@ def in_child(words, generator, *arguments):
     sender.close()
     try:
         while True:
-            item, error, more = receiver.recv()
+            item, error, more = received(words, receiver, child)
             if error:
                 raise error
             if not more:
                 return
             yield item
-    except EOFError:
-        child.join()
-        raise Refused(
-            f"{words}: reading it ended with {ending(child.exitcode)}: it is damaged, or needs "
-            "more memory than there is"
-        ) from None
     finally:
         receiver.close()
         child.kill()
         child.join()
 
 
-def ending(exitcode):
-    return signal.Signals(-exitcode).name if exitcode < 0 else f"exit status {exitcode}"
+def received(words, receiver, child):
+    try:
+        return receiver.recv()
+    except (EOFError, OSError):  # OSError: within an item
+        child.join()
+    code = child.exitcode
+    ending = signal.Signals(-code).name if code < 0 else f"exit status {code}"
+    raise Refused(
+        f"{words}: reading it ended with {ending}: it is damaged, or needs more memory than there "
+        "is"
+    )
 
 
 def send_all(pipe, generator, arguments):

@@ -104,10 +104,15 @@ def weight_warnings(channels, scheme):
     ]
     extreme = [i for i, shift in enumerate(shifts) if shift > math.log(EXTREME)]
     if extreme:
+        milder = "effective-number or inverse-sqrt"
+        if scheme == "deepmar":
+            milder = "a larger --sigma"
+        elif scheme in COMPARING or len(channels) == 1:
+            milder = "deepmar"
         yield (
             f"one class weighs more than {EXTREME} times the other in {named(extreme)}: scores "
             f"shift by up to {max(shifts):.1f}, and a few examples make up most of the gradient; "
-            "consider effective-number or inverse-sqrt"
+            f"consider {milder}"
         )
     if scheme in COMPARING:
         yield from comparing_warnings(channels, scheme)
@@ -125,10 +130,16 @@ def comparing_warnings(channels, scheme):
             "bring --beta nearer to 1, or take inverse-sqrt"
         )
         return
-    rare = "there is one channel" if len(channels) == 1 else "the channels are equally rare"
+    if len(channels) == 1:
+        reason = "there is one channel"
+    elif len(present) == 1:
+        reason = "one alone has positives"
+    else:
+        reason = "the channels are equally rare"
     yield (
-        f"{scheme} compares channels with each other only, and {rare}: the weights are 1 whatever "
-        "the share of positives; --scheme ratio or deepmar weighs positives against negatives"
+        f"{scheme} compares channels with each other only, and {reason}: the weights are 1, "
+        "whatever the share of positives; --scheme ratio or deepmar weighs positives against "
+        "negatives"
     )
 
 
