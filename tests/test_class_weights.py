@@ -227,6 +227,7 @@ CAUSES = {
     ),
     "marks of 255": ([0, 1, 255], ["--ignore-label 255"]),
     "marks of 2, or classes": ([0, 1, 2], ["--ignore-label 2", "--classes 3"]),
+    "-1 in a byte": ([1, 255], ["write the labels to float_data"]),
     "1 and 2": ([1, 2], ["--shift -1"]),
     "classes": (range(5), ["--classes 5"]),
     "classes and a mark": ([*range(21), 255], ["--classes 21 --ignore-label 255"]),

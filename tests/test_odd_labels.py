@@ -479,6 +479,10 @@ def seeds(folder):
     for kind in "png", "tif", "bmp", "jpg", "pgm":
         Image.fromarray(np.tile(TARGETS, 3).astype(np.uint8)).save(folder / f"a.{kind}")
     (folder / "a.csv").write_text("name,cat,dog\na.png,1,0\nb.png,0,1\nc.png,0,0\n")
+    (folder / "net.prototxt").write_text(
+        "layer { name: 'd' type: 'Data' top: 'x' top: 'label' transform_param { scale: 0.5 } "
+        f"data_param {{ source: '{folder}/lmdb' batch_size: 1 backend: LMDB }} }}"
+    )
     (folder / "a.txt").write_text("a.png 0\nb.png 1\nc.png 1\n")
     return sorted(path for path in folder.rglob("*") if path.is_file() and path.name != "lock.mdb")
 
@@ -521,12 +525,14 @@ def test_mutated_files(seed, tmp_path, class_weights):
     """Counted, or refused in a line; FUZZ_SEEDS=400 takes some minutes."""
     random = Random(seed)
     for path in seeds(tmp_path):
-        source = path.parent if path.name == "data.mdb" else path
+        source = [path.parent] if path.name == "data.mdb" else [path]
+        if path.suffix == ".prototxt":
+            source = ["--net", path, "--top", "x"]
         original = path.read_bytes()
         for _ in range(8):
             path.write_bytes(mutated(original, random))
             start = processor_time()
-            status, out, err = class_weights(source, "--ignore-label", random.choice((255, 1)))
+            status, out, err = class_weights(*source, "--ignore-label", random.choice((255, 1)))
             assert processor_time() - start < 5
             if status:
                 assert (status, out, err.count("\n")) == (2, "", 1)

@@ -27,7 +27,7 @@ def counting_warnings(counts, indices, changed, axis):
         here, net = "--scale 1/2 --shift 1/2", "a Power layer { scale: 0.5 shift: 0.5 }"
         if low == 0:
             here = f"--scale 1/{high:.9g}"
-            net = f"transform_param {{ scale: {1 / high:.9g} }}"
+            net = f"scale: {1 / high:.9g} (transform_param, or a Power layer after HDF5Data)"
         yield (
             f"the labels are {low:g} and {high:g}{after}, and counted as 0 and 1, as by {here}; "
             f"the layer would use them as they are: make them 0 and 1 there too, by {net}"
@@ -58,6 +58,8 @@ def advice(counts):
             "if -1 marks labels to leave out, --ignore-label -1; if 0 does, between -1 for no and "
             "1 for yes, --scale 1/2 --shift 1/2 --ignore-soft-targets"
         )
+    if outside == [255] and not counts.has_zero and not counts.has_soft:
+        return "if 255 is a -1 that was written as a byte, write the labels to float_data"
     if outside == [2] and not counts.has_zero and not counts.has_soft:
         return "labels of 1 and 2 become 0 and 1 with --shift -1"
     if counts.has_soft or any(value != int(value) for value in outside):
