@@ -441,3 +441,5 @@ def test_masks_of_a_net(tmp_path, counted):
         assert (column(report, "positives"), column(report, "negatives")) == ([18], [126])
         assert len(report["warnings"]) == notes
     assert column(counted("--net", path), "positives") == [1, 2]
+    source.write_text("0.png\n1.png\n")
+    assert column(counted("--net", path, "--top", "mask"), "positives") == [12]

@@ -83,7 +83,7 @@ def number(text):
     except (ValueError, ZeroDivisionError):
         value = math.nan
     if not math.isfinite(value):
-        raise argparse.ArgumentTypeError(f"a finite number or a fraction, not '{text}'")
+        raise argparse.ArgumentTypeError(f"a finite number or a fraction, not {text!r}")
     return value
 
 

@@ -161,7 +161,9 @@ def numbered_list(path, source):
 
 
 def entry(path, number, line):
-    name, _, label = line.rstrip().rpartition(" ")
+    name, blank, label = line.rstrip().rpartition(" ")
+    if not blank:
+        return label, 0.0  # as ImageData takes it
     try:
         return name, float(label)
     except ValueError:
