@@ -1,9 +1,10 @@
 #!/usr/bin/python3
-"""Prove the accuracy of the kernel's elements: all float scores, a billion double ones.
+"""Prove the accuracy of the kernel's elements: all float scores, a billion double ones, and climbs.
 
 Compiles the kernel and tests/exhaustive/ alone, without Caffe, and runs that: every instruction set
 that this machine has, against a wider type. Exit status 0 means that the bounds which
-weighted_sigmoid_loss_math.hpp states hold. --stride takes one score in N.
+weighted_sigmoid_loss_math.hpp and weighted_sigmoid_loss.hpp state hold. --stride takes one score in
+N, and one step of the search for the worst soft target and weights.
 """
 
 import argparse

@@ -1,7 +1,8 @@
 // The proof of the kernel's accuracy, `make exhaustive`: all float scores and a
-// billion double ones, with targets 0 and 1, on every instruction set that this
-// machine has. Exit status 0 means that the bounds hold which are stated in
-// weighted_sigmoid_loss_math.hpp. --stride N takes one score in N.
+// billion double ones, with targets 0 and 1, and a long search for the worst
+// soft target and weights, on every instruction set that this machine has. Exit
+// status 0 means that the bounds hold which weighted_sigmoid_loss_math.hpp and
+// weighted_sigmoid_loss.hpp state. --stride N takes one score, one step in N.
 
 #include <unistd.h>
 
@@ -16,6 +17,7 @@
 #include <thread>
 #include <vector>
 
+#include "caffe/test/weighted_sigmoid_loss_climb.hpp"
 #include "caffe/test/weighted_sigmoid_loss_walk.hpp"
 
 #ifdef HAS_QUADMATH
@@ -160,6 +162,8 @@ class FunctionWalk {
   std::vector<FunctionReport<T> > reports_;
 };
 
+unsigned Cores() { return std::max(1u, std::thread::hardware_concurrency()); }
+
 /// Takes parts of a walk until none is left.
 template <typename AnyWalk>
 void WalkParts(uint64_t stride, std::atomic<uint64_t>* next, AnyWalk* walk) {
@@ -178,7 +182,7 @@ void WalkParts(uint64_t stride, std::atomic<uint64_t>* next, AnyWalk* walk) {
 template <typename AnyWalk>
 void WalkAll(uint64_t stride, const Progress& progress, AnyWalk* total) {
   const uint64_t count = AnyWalk::Count(stride);
-  std::vector<AnyWalk> walks(std::max(1u, std::thread::hardware_concurrency()));
+  std::vector<AnyWalk> walks(Cores());
   std::vector<std::thread> threads;
   std::atomic<uint64_t> next(0);
   for (AnyWalk& walk : walks) {
@@ -276,6 +280,47 @@ bool PrintReport(const WalkReport<T>& report) {
 }
 
 template <typename T>
+bool IsLower(const Climb<T>& a, const Climb<T>& b) {
+  return a.ulp() < b.ulp();
+}
+
+/// Climbs on all cores; the highest.
+template <typename T>
+Climb<T> ClimbAll(const Loops<T>& loops, Peak peak, uint64_t steps) {
+  std::vector<Climb<T> > climbs;
+  std::vector<std::thread> threads;
+  for (unsigned k = 0; k < Cores(); ++k) {
+    climbs.push_back(Climb<T>(loops, peak, k));
+  }
+  for (Climb<T>& climb : climbs) {
+    threads.push_back(std::thread(&Climb<T>::Step, &climb, steps));
+  }
+  for (std::thread& thread : threads) {
+    thread.join();
+  }
+  return *std::max_element(climbs.begin(), climbs.end(), IsLower<T>);
+}
+
+/// As many steps as make this the smaller part of the proof.
+const uint64_t kSteps = 40000;
+
+template <typename T>
+bool PrintClimbs(const Loops<T>& loops, uint64_t stride) {
+  bool is_good = true;
+  std::printf("  climbs, %s:\n", loops.name);
+  for (const Peak peak : kPeaks) {
+    const Climb<T> climb = ClimbAll(loops, peak, kSteps / stride + 1);
+    const double bound = PeakBound<T>(peak);
+    const bool holds = climb.ulp() + ExactUlp<T>() <= bound;
+    std::printf("    %-18s %.3f ulp of %.2f at %s%s\n", kPeakNames[peak],
+                climb.ulp(), bound, climb.place().Name().c_str(),
+                holds ? "" : ": FAILED");
+    is_good &= holds;
+  }
+  return is_good;
+}
+
+template <typename T>
 bool Prove(uint64_t stride) {
   FunctionWalk<T> functions;
   const Progress progress(Name(T()));
@@ -292,6 +337,7 @@ bool Prove(uint64_t stride) {
   }
   for (const WalkReport<T>& report : elements.reports()) {
     is_good &= PrintReport(report);
+    is_good &= PrintClimbs(report.loops, stride);
   }
   std::fflush(stdout);
   return is_good;

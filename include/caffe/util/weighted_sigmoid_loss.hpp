@@ -150,9 +150,10 @@ BadInput CountBadInput(const Elements<T>& elements);
 /**
  * @brief The loss, summed in double in an order that depends on the shapes alone.
  *
- * Within 4 ulp of T (2^-23 relative in float, 2^-52 in double) for targets in
- * [0, 1], weights that are not negative and finite scores, besides 2^-126
- * (double: 2^-1022) times the larger of a and b an element.
+ * Within 4 ulp (2^-23 relative) in float, and in double, which is the type of
+ * the sums as well, within 8 (of 2^-52), for targets in [0, 1], weights that are
+ * not negative and finite scores, besides 2^-126 (double: 2^-1022) times the
+ * larger of a and b an element.
  */
 template <typename T>
 LossSums Loss(const Elements<T>& elements, double scale);
@@ -160,10 +161,11 @@ LossSums Loss(const Elements<T>& elements, double scale);
 /**
  * @brief Writes the count gradients to grad, which may be the scores.
  *
- * a and b are rounded to T once; beyond T's largest they are taken as that. Each
- * gradient is within 4 ulp of the larger of its two terms for targets in [0, 1]
- * and finite scores, besides 2^-126 (double: 2^-1022) times the larger of a and
- * b, at least 2^-126 (2^-1022) itself.
+ * a and b are multiplied in double and rounded to T once; beyond T's largest
+ * they are taken as that. Else each gradient is within 4 ulp, in double within 5,
+ * of the larger of its two terms for targets in [0, 1] and finite scores, besides
+ * 2^-126 (double: 2^-1022) times the larger of a and b, at least 2^-126 (2^-1022)
+ * itself.
  */
 template <typename T>
 void Gradient(const Elements<T>& elements, double scale, T* grad);
@@ -198,6 +200,9 @@ std::uint64_t CountValid(const Elements<T>& elements);
  * @brief Writes b_pos, b_neg a scope to balance: with P = sum t and
  *        Q = sum (1 - t) over the scope's elements that are not ignored,
  *        Q / (P + Q) and P / (P + Q), or 0 and 0 where there are none.
+ *
+ * Summed in double: with double targets that are soft they may be off so far
+ * that losses and gradients are within 16 ulp alone.
  *
  * From "Holistically-Nested Edge Detection" (Xie and Tu, 2015).
  */

@@ -21,7 +21,7 @@
  * polynomials come from devtools/fit_polynomials.sollya.
  *
  * Errors are in ulp: 1 ulp of v is 2^-23 |v| in float and 2^-52 |v| in double.
- * src/caffe/test/test_weighted_sigmoid_loss.cpp holds the functions to them.
+ * src/caffe/test/test_weighted_sigmoid_loss*.cpp hold the functions to them.
  */
 
 namespace caffe {
@@ -145,7 +145,7 @@ WEIGHTED_SIGMOID_LOSS_HOST_DEVICE T NegativeLoss(T x, T t, T log1p_u) {
  *        PositiveLoss and NegativeLoss; in double for the sum that it enters, as
  *        weights and softplus can each be as large as T's largest.
  *
- * Within 2.5 ulp of T for t in [0, 1] at every finite x, besides
+ * Within 3 ulp of T for t in [0, 1] at every finite x, besides
  * 2^-126 max(a, b) (double: 2^-1022), where u is flushed to 0. An infinite x
  * gives infinity, or NaN where the term that grows with it has weight 0.
  */

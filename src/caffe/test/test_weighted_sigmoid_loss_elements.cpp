@@ -8,6 +8,7 @@
 
 #include "gtest/gtest.h"
 
+#include "caffe/test/weighted_sigmoid_loss_climb.hpp"
 #include "caffe/test/weighted_sigmoid_loss_walk.hpp"
 #include "caffe/util/weighted_sigmoid_loss.hpp"
 #include "caffe/util/weighted_sigmoid_loss_loops.hpp"
@@ -205,6 +206,21 @@ TYPED_TEST(WeightedSigmoidLossElementsTest, TestRound) {
     for (std::size_t i = 0; i < values.size(); ++i) {
       EXPECT_EQ(values[i] < kMax ? static_cast<T>(values[i]) : kMax, rounded[i])
           << values[i];
+    }
+  }
+}
+
+/// Likewise a shorter one, with soft targets and weights.
+TYPED_TEST(WeightedSigmoidLossElementsTest, TestClimb) {
+  typedef TypeParam T;
+  for (const Loops<T>& loops : this->loops_) {
+    SCOPED_TRACE(loops.name);
+    for (const Peak peak : kPeaks) {
+      Climb<T> climb(loops, peak, 1701);
+      climb.Step(1000);
+      EXPECT_LE(climb.ulp() + ExactUlp<T>(), PeakBound<T>(peak))
+          << "at " << climb.place().Name();
+      EXPECT_GT(climb.ulp(), 1.5);
     }
   }
 }
