@@ -46,23 +46,6 @@ class LargestError {
 #define EXPECT_WITHIN_ULP(largest, bound) \
   EXPECT_LE((largest).ulp(), bound) << "at " << (largest).where()
 
-/// What an element's exact loss and gradient are, and the floors of its errors.
-struct Exact {
-  template <typename T>
-  Exact(T x, T t, T a, T b) {
-    const Real u = std::exp(-std::abs(Real(x))), log1p_u = std::log1p(u);
-    const Real positive = Real(a) * t, negative = Real(b) * (1 - Real(t));
-    loss = positive * (std::max(-Real(x), Real(0)) + log1p_u) +
-           negative * (std::max(Real(x), Real(0)) + log1p_u);
-    const Real up = negative * (x < 0 ? u : Real(1)) / (1 + u);
-    const Real down = positive * (x < 0 ? Real(1) : u) / (1 + u);
-    gradient = up - down;
-    larger_term = std::max(up, down);
-    floor = std::numeric_limits<T>::min() * std::max(a, b);
-  }
-  Real loss, gradient, larger_term, floor;
-};
-
 /// float: every exponent and mixed low bits; double: where it matters.
 std::vector<float> Scores(float /* type */) {
   const uint32_t kStride = 4999;  // prime
@@ -132,8 +115,8 @@ TYPED_TEST(WeightedSigmoidLossErrorTest, TestSoftTargets) {
   const std::vector<T> scores = Scores(T());
   const std::size_t count = scores.size();
   const T kTargets[] = {T(1e-6), T(0.3), T(0.9)};
-  const T kA = T(3.7), kB = T(0.9);
-  const double a = kA, b = kB;
+  const double a = T(3.7), b = T(0.9);
+  const double floor = std::numeric_limits<T>::min() * a;
   Loops<T> loops[kMaxLoops];
   const int available = AvailableLoops(loops);
   for (const T t : kTargets) {
@@ -148,11 +131,10 @@ TYPED_TEST(WeightedSigmoidLossErrorTest, TestSoftTargets) {
       loops[k].visit(block, true, losses.data(), gradients.data());
       LargestError loss_error, gradient_error;
       for (std::size_t i = 0; i < count; ++i) {
-        const Exact exact(scores[i], t, kA, kB);
-        loss_error.Add(losses[i] - exact.loss, exact.loss, exact.floor,
-                       scores[i]);
+        const ExactElement<Real> exact(scores[i], t, a, b);
+        loss_error.Add(losses[i] - exact.loss, exact.loss, floor, scores[i]);
         gradient_error.Add(gradients[i] - exact.gradient, exact.larger_term,
-                           exact.floor, scores[i]);
+                           floor, scores[i]);
       }
       EXPECT_WITHIN_ULP(loss_error, kLossElementUlp);
       EXPECT_WITHIN_ULP(gradient_error, kGradientElementUlp);
@@ -160,6 +142,58 @@ TYPED_TEST(WeightedSigmoidLossErrorTest, TestSoftTargets) {
       EXPECT_GT(gradient_error.ulp(), 0.5);
     }
   }
+}
+
+typedef std::vector<std::size_t> Sizes;
+
+/// Sizes and strides in turn; none where the weights do not fit.
+Sizes MergedAxes(const Sizes& scores, const Sizes& weights) {
+  ElementWeights<float> weight;
+  Sizes found;
+  if (SetAxes(scores.data(), scores.size(), weights.data(), weights.size(),
+              &weight)) {
+    for (int k = 0; k < weight.axes; ++k) {
+      found.push_back(weight.size[k]);
+      found.push_back(weight.stride[k]);
+    }
+  }
+  return found;
+}
+
+TEST(WeightedSigmoidLossAxesTest, TestMerged) {
+  EXPECT_EQ(Sizes({24, 1}), MergedAxes({2, 3, 4}, {2, 3, 4}));
+  EXPECT_EQ(Sizes({24, 1}), MergedAxes({2, 3, 4}, {2, 3, 4, 1, 1}));
+  EXPECT_EQ(Sizes({24, 0}), MergedAxes({2, 3, 4}, {1, 1}));
+  EXPECT_EQ(Sizes({24, 0}), MergedAxes({2, 3, 4}, {}));
+  EXPECT_EQ(Sizes({2, 1, 12, 0}), MergedAxes({2, 3, 4}, {2}));
+  EXPECT_EQ(Sizes({2, 0, 12, 1}), MergedAxes({2, 3, 4}, {1, 3, 4}));
+  EXPECT_EQ(Sizes({2, 0, 3, 1, 4, 0}), MergedAxes({2, 3, 4}, {1, 3}));
+  EXPECT_EQ(Sizes({2, 4, 3, 0, 4, 1}), MergedAxes({2, 3, 4}, {2, 1, 4}));
+  // Axes of one element neither part nor are any.
+  EXPECT_EQ(Sizes({8, 1}), MergedAxes({2, 1, 4}, {2, 1, 4}));
+  EXPECT_EQ(Sizes({6, 0, 4, 1}), MergedAxes({1, 2, 1, 3, 4}, {1, 1, 1, 1, 4}));
+  EXPECT_EQ(Sizes({1, 1}), MergedAxes({1, 1}, {1}));
+  EXPECT_EQ(Sizes({1, 1}), MergedAxes({}, {}));
+  EXPECT_EQ(Sizes({0, 0, 3, 1}), MergedAxes({0, 3}, {1, 3}));
+}
+
+TEST(WeightedSigmoidLossAxesTest, TestRefused) {
+  EXPECT_EQ(Sizes(), MergedAxes({2, 3, 4}, {3}));
+  EXPECT_EQ(Sizes(), MergedAxes({2, 3, 4}, {2, 4, 3}));
+  EXPECT_EQ(Sizes(), MergedAxes({2, 3, 4}, {2, 3, 4, 2}));
+  EXPECT_EQ(Sizes(), MergedAxes({2, 3, 4}, {0, 3, 4}));
+  EXPECT_EQ(Sizes(), MergedAxes({1, 3}, {2, 3}));
+  EXPECT_EQ(Sizes(), MergedAxes({}, {2}));
+}
+
+TEST(WeightedSigmoidLossAxesTest, TestAsManyAsThereCanBe) {
+  Sizes scores(kMaxAxes, 2), weights;
+  for (int k = 0; k < kMaxAxes; ++k) {
+    weights.push_back(1 + k % 2);
+  }
+  EXPECT_EQ(2 * kMaxAxes, MergedAxes(scores, weights).size());
+  scores.push_back(2);
+  EXPECT_EQ(Sizes(), MergedAxes(scores, weights));
 }
 
 template <typename T>
@@ -310,6 +344,43 @@ TYPED_TEST(WeightedSigmoidLossSumTest, TestCounts) {
     this->Fill(count, Axis());
     this->Check();
   }
+}
+
+/// The roundings of equal losses, and of equal targets, add up.
+TYPED_TEST(WeightedSigmoidLossSumTest, TestEqualElements) {
+  typedef TypeParam T;
+  std::mt19937 random(1701);
+  std::uniform_real_distribution<double> uniform;
+  const std::size_t kCount = kBlock;
+  this->FillPlain(kCount);
+  this->elements_.scope = Axis(1, kCount);
+  LargestError loss_error, balanced_loss_error, balanced_gradient_error;
+  for (int k = 0; k < 5000; ++k) {
+    const T x = T(12 * uniform(random) - 6), t = T(uniform(random));
+    const double a = 1 + uniform(random), b = 1 + uniform(random);
+    this->scores_.assign(kCount, x);
+    this->targets_.assign(kCount, t);
+    this->cls_weight_[0] = a;
+    this->neg_weight_[0] = b;
+    this->elements_.balance = NULL;
+    const Real loss = kCount * ExactElement<Real>(x, t, a, b).loss;
+    loss_error.Add(Loss(this->elements_, 1.).loss - loss, loss, 0, x);
+
+    double balance[2];
+    Balance(this->elements_, balance);
+    this->elements_.balance = balance;
+    const ExactElement<Real> exact(x, t, (1 - Real(t)) * a, Real(t) * b);
+    std::vector<T> gradient(kCount);
+    const double balanced_loss =
+        LossAndGradient(this->elements_, 1., gradient.data()).loss;
+    balanced_loss_error.Add(balanced_loss - kCount * exact.loss,
+                            kCount * exact.loss, 0, x);
+    balanced_gradient_error.Add(gradient[0] - exact.gradient, exact.larger_term,
+                                0, x);
+  }
+  EXPECT_WITHIN_ULP(loss_error, LossUlp<T>());
+  EXPECT_WITHIN_ULP(balanced_loss_error, BalancedUlp<T>());
+  EXPECT_WITHIN_ULP(balanced_gradient_error, BalancedUlp<T>());
 }
 
 TYPED_TEST(WeightedSigmoidLossSumTest, TestAWeightAChannel) {
