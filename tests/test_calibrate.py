@@ -106,6 +106,10 @@ class Folder:
         text = Path(f"{self.prefix}.prototxt").read_text()
         return text_format.Parse(text, caffe_pb2.NetParameter())
 
+    def bias(self, name, path=None):
+        (layer,) = (one for one in self.trained(path).layer if one.name == name)
+        return np.array(layer.blobs[1].data)
+
     def trained(self, path=None):
         model = caffe_pb2.NetParameter()
         model.ParseFromString(Path(path or f"{self.prefix}.caffemodel").read_bytes())
@@ -397,8 +401,8 @@ def test_warns_of_another_loss_on_the_scores(folder):
     folder.write(NET + other % "")
     _, err = folder.calibrated()
     assert err == (
-        "warning: layer 'other' of type EuclideanLoss takes the scores in training, too: this is "
-        "exact only if it does not train them\n"
+        "warning: layer 'other' of type EuclideanLoss takes scores of the same layer in training, "
+        "too: this is exact only if it does not train these\n"
     )
     folder.prefix = folder.path / "second"
     folder.net.write_text(NET + other % "include { phase: TEST }")
@@ -421,7 +425,219 @@ def test_warns_of_element_weights(folder):
     same(folder.before(), folder.after())
 
 
+# Layers between that only move the scores
+
+
+def conv(outputs, name="score", top="s", more=""):
+    return (
+        f'layer {{ name: "{name}" type: "Convolution" bottom: "h" top: "{top}" {more} '
+        f"convolution_param {{ num_output: {outputs} kernel_size: 1 {FILLERS} }} }}\n"
+    )
+
+
+def mover(kind, bottoms, tops, parameter=""):
+    lines = [f'bottom: "{one}"' for one in bottoms] + [f'top: "{one}"' for one in tops]
+    name = "_".join([kind, *tops])
+    return f'layer {{ name: "{name}" type: "{kind}" {" ".join(lines)} {parameter} }}\n'
+
+
+SLICE = "slice_param { slice_point: 2 }"
+ONE = "cls_weight: 8 neg_weight: 2"
+# From the hidden layer (4 x 4 x 5 x 6): layers, the loss's axis, and log(a / b) of the outputs.
+MOVED = {
+    "Flatten": (conv(3) + mover("Flatten", "s", "u", "flatten_param { axis: 2 }"), 1, SHIFT),
+    "Reshape": (
+        maker().replace("num_output: 3", "num_output: 6")
+        + mover("Reshape", "s", "u", "reshape_param { shape { dim: 0 dim: 3 dim: 2 } }"),
+        1,
+        np.repeat(SHIFT, 2),
+    ),
+    "Reshape, channels last": (
+        maker().replace("num_output: 3", "num_output: 6")
+        + mover("Reshape", "s", "u", "reshape_param { shape { dim: 0 dim: 2 dim: 3 } }"),
+        -1,
+        np.tile(SHIFT, 2),
+    ),
+    "Slice": (conv(5) + mover("Slice", "s", "vu", SLICE), 1, [0, 0, *SHIFT]),
+    "Concat": (
+        conv(1) + conv(2, "second", "v") + mover("Concat", "sv", "u"),
+        1,
+        SHIFT[:1],
+    ),
+    "Slice and Concat": (
+        conv(3) + mover("Slice", "s", "vw", SLICE) + mover("Concat", "wv", "u"),
+        1,
+        [SHIFT[1], SHIFT[2], SHIFT[0]],
+    ),
+    "Crop": (
+        conv(3) + mover("Pooling", "h", "p", "pooling_param { kernel_size: 2 }")
+        + mover("Crop", "sp", "u", "crop_param { offset: 1 }"),
+        1,
+        SHIFT,
+    ),
+    "Dropout": (conv(3) + mover("Dropout", "s", "u"), 1, SHIFT),
+    "Dropout in place, Split": (
+        conv(3) + mover("Dropout", "s", "s") + mover("Split", "s", "uv"),
+        1,
+        SHIFT,
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", MOVED)
+def test_layers_that_move_scores(kind, folder):
+    """The probabilities are p / (p + (a / b)(1 - p)) of the old ones, in every place."""
+    layers, axis, shift = MOVED[kind]
+    folder.write(INPUT + HIDDEN + layers)
+    folder.net.write_text(INPUT + HIDDEN + layers + loss(f"{WEIGHTS} axis: {axis}", bottoms="ut"))
+    _, err = folder.calibrated()
+    assert ("drops scores in training" in err) == ("Dropout" in kind)
+    folder.net.write_text(INPUT + HIDDEN + layers + mover("Sigmoid", "u", ["old"]))
+    moved = folder.bias("score", folder.model) - folder.bias("score")
+    np.testing.assert_allclose(moved, shift, rtol=1e-5, atol=1e-6)
+    before, after = folder.before(), folder.after()
+    for net in (before, after):
+        net.blobs["x"].data[...] = np.random.default_rng(2).normal(size=net.blobs["x"].data.shape)
+        net.forward()
+    p = before.blobs["old"].data.astype(np.float64)
+    shape = [1] * p.ndim
+    shape[axis] = 3
+    ratio = np.exp(SHIFT).reshape(shape)
+    np.testing.assert_allclose(after.blobs["prob"].data, p / (p + ratio * (1 - p)), rtol=1e-4)
+
+
+def test_two_losses_on_slices_of_one_layer(folder):
+    layers = conv(5) + mover("Slice", "s", "vu", SLICE)
+    text = layers + loss(bottoms="ut") + loss(ONE, bottoms="vt", name="loss2")
+    folder.write(INPUT + HIDDEN + layers)
+    folder.net.write_text(INPUT + HIDDEN + text)
+    out, _ = folder.calibrated()
+    assert out.count("folded out of the bias of layer 'score'") == 2
+    folder.net.write_text(INPUT + HIDDEN + layers)
+    np.testing.assert_allclose(
+        folder.bias("score", folder.model) - folder.bias("score"),
+        [np.log(4)] * 2 + [*SHIFT],
+        rtol=1e-5,
+    )
+
+
+def test_bias_that_two_losses_add(folder):
+    layers = conv(5).replace("kernel", "bias_term: false kernel") + mover("Slice", "s", "vu", SLICE)
+    text = layers + loss(bottoms="ut") + loss(ONE, bottoms="vt", name="loss2")
+    folder.write(INPUT + HIDDEN + layers)
+    folder.net.write_text(INPUT + HIDDEN + text)
+    folder.calibrated()
+    expected = [-np.log(4)] * 2 + [*-SHIFT]
+    np.testing.assert_allclose(folder.bias("score"), expected, rtol=1e-6)
+
+
+def test_record_of_a_moved_loss(folder):
+    """It is not calibrated twice."""
+    layers = conv(3) + mover("Flatten", "s", "u", "flatten_param { axis: 2 }")
+    folder.write(INPUT + HIDDEN + layers)
+    folder.net.write_text(INPUT + HIDDEN + layers + loss(bottoms="ut"))
+    model = folder.trained(folder.model)
+    model.layer.add(name="loss", type="Sigmoid", bottom=["u"], top=["prob"])
+    folder.model.write_bytes(model.SerializeToString())
+    assert "in place of layer 'loss': it is calibrated already" in folder.refused()
+
+
 # What it refuses
+
+
+@pytest.mark.parametrize(
+    ("layers", "own", "message"),
+    [
+        (
+            conv(3) + mover("Reshape", "s", "u", "reshape_param { shape { dim: [4, 30, 3] } }"),
+            f"{WEIGHTS} axis: 2",
+            "'loss' has several weights for the scores of one output of layer 'score' of type Conv",
+        ),
+        (
+            conv(3) + mover("Concat", "sss", "u", "concat_param { axis: 1 }"),
+            " ".join(f"cls_weight: {w}" for w in range(1, 10)),
+            "'loss' has several weights for the scores of one output of layer 'score' of type Conv",
+        ),
+        (
+            conv(3) + mover("Concat", "sh", "u"),
+            WEIGHTS,
+            "layer 'relu' of type ReLU makes the scores",
+        ),
+        (
+            conv(3) + mover("Softmax", "s", "u"),
+            WEIGHTS,
+            "layer 'Softmax_u' of type Softmax makes the scores of layer 'loss', and has no bias",
+        ),
+        (
+            conv(3) + mover("Reshape", "s", "u", "reshape_param { shape { dim: 7 dim: -1 } }"),
+            WEIGHTS,
+            "Caffe cannot run the net to deploy: Check failed: ",
+        ),
+        (
+            conv(3) + mover("Slice", "s", "uv", "slice_param { slice_point: 9 }"),
+            WEIGHTS,
+            "Caffe cannot run the net to deploy: Check failed: ",
+        ),
+    ],
+)  # fmt: skip
+def test_layers_that_mix_scores(layers, own, message, folder):
+    folder.write(INPUT + HIDDEN + conv(3))
+    folder.net.write_text(INPUT + HIDDEN + layers + loss(own, bottoms="ut"))
+    assert message in folder.refused()
+
+
+def test_other_loss_on_a_slice(folder):
+    """It is not known here whether its channels are others."""
+    layers = conv(5) + mover("Slice", "s", "vu", SLICE)
+    folder.write(INPUT + HIDDEN + layers)
+    text = INPUT + HIDDEN + layers + loss(bottoms="ut") + loss(ONE, bottoms="vt", name="loss2")
+    folder.net.write_text(text)
+    assert "calibrate both at once, without --layer" in folder.refused("--layer", "loss")
+
+
+def test_scores_that_do_not_shift(folder, monkeypatch):
+    """Of whatever the steps before should have refused."""
+    folder.write(NET)
+    fold = module.fold
+
+    def wrong(net, *arguments):
+        folds = fold(net, *arguments)
+        (score,) = (one for one in arguments[-1].layer if one.name == "score")
+        score.blobs[0].data[7] += 0.5
+        return folds
+
+    monkeypatch.setattr(module, "fold", wrong)
+    assert "the scores of layer 'loss' do not shift by log(a / b)" in folder.refused()
+
+
+def test_scores_that_are_not_finite(folder):
+    folder.write(NET)
+    model = folder.trained(folder.model)
+    (layer,) = (layer for layer in model.layer if layer.name == "conv")
+    layer.blobs[0].data[0] = float("nan")
+    folder.model.write_bytes(model.SerializeToString())
+    assert "they are not finite" in folder.refused()
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        "layer { name: 'bn' type: 'BatchNorm' bottom: 'h' top: 'h' }",
+        "layer { name: 'bn' type: 'PReLU' bottom: 'h' top: 'h' }",
+    ],
+)
+def test_model_that_lacks_a_layer(more, folder):
+    """As a file that was cut between two layers; Caffe would leave that one as it begins."""
+    folder.write(NET)
+    folder.net.write_text(INPUT + HIDDEN + more + maker() + loss())
+    assert "the model does not fit the net: it has no layer 'bn'" in folder.refused()
+
+
+def test_layer_that_caffe_lacks(folder):
+    folder.write(NET)
+    text = INPUT + HIDDEN + "layer { name: 'n' type: 'Mine' bottom: 'h' top: 'h' }" + maker()
+    folder.net.write_text(text + loss())
+    assert "Unknown layer type: Mine" in folder.refused()
 
 
 BALANCED = "class_balance: %s"
@@ -436,8 +652,8 @@ REFUSED = [
     (INPUT + HIDDEN + maker() + loss("cls_weight: [1, 0, 2]"), "cls_weight 0 (value 1, from"),
     (INPUT + HIDDEN + maker() + loss("neg_weight: 0"), "finite weights above 0"),
     (INPUT + HIDDEN + maker() + loss("cls_weight: inf"), "cls_weight inf (value 0, from 0)"),
-    (INPUT + HIDDEN + maker() + loss("cls_weight: [1, 2]"), "cls_weight has 2 values, and la"),
-    (INPUT + HIDDEN + maker() + loss(f"{WEIGHTS} axis: 2"), "weights along axis 2, which is"),
+    (INPUT + HIDDEN + maker() + loss("cls_weight: [1, 2]"), "cls_weight has 2 values, which"),
+    (INPUT + HIDDEN + maker() + loss(f"{WEIGHTS} axis: 2"), "the scores' axis 2 has not"),
     (INPUT + HIDDEN + maker() + loss(bottoms=["s"]), "no two bottoms, scores and targets"),
     (
         INPUT + HIDDEN + maker() + "layer { name: 'r' type: 'ReLU' bottom: 's' top: 's' }"
@@ -447,10 +663,10 @@ REFUSED = [
     (
         INPUT + HIDDEN + maker() + "layer { name: 'r' type: 'ReLU' bottom: 's' top: 's' "
         "include { phase: TEST } }" + loss(),
-        "made by one layer in TRAIN and TEST, or cannot be calibrated; here it is layer 'score'"
-        " of type InnerProduct and layer 'r' of type ReLU",
+        "made by the same layers in TRAIN and TEST, or cannot be calibrated; not in both: layer "
+        "'score' of type InnerProduct, layer 'r' of type ReLU",
     ),
-    (INPUT + HIDDEN + loss(), "here it is none"),
+    (INPUT + HIDDEN + loss(), "no layer makes 's', the scores of layer 'loss'"),
     (NET + loss(name="loss2"), "'loss2' and layer 'loss' are on the same scores, which their"),
     (
         INPUT + HIDDEN + SHARED + SHARED.replace('"s"', '"u"').replace('"score"', '"v"')

@@ -1,6 +1,5 @@
 """Files of labels that are damaged, or that no one would expect: one line, and status 2."""
 
-import faulthandler
 import gzip
 import io
 import math
@@ -361,7 +360,6 @@ def test_lmdb_of_less_than_two_pages(pages, tmp_path, refused):
     assert "truncated: data.mdb has" in refused(source)
 
 
-@pytest.mark.usefixtures("quiet_signals")
 def test_library_that_dies(tmp_path, refused, monkeypatch):
     def die(path, source):
         yield common.Labels("words", 2, False, [])
@@ -511,15 +509,6 @@ def mutated(data, random):
     return bytes(data)
 
 
-@pytest.fixture
-def quiet_signals():
-    """pytest's faulthandler would print the stacks of children that die as they may."""
-    faulthandler.disable()
-    yield
-    faulthandler.enable(sys.__stderr__)
-
-
-@pytest.mark.usefixtures("quiet_signals")
 @pytest.mark.parametrize("seed", range(int(os.environ.get("FUZZ_SEEDS", "2"))))
 def test_mutated_files(seed, tmp_path, class_weights):
     """Counted, or refused in a line; FUZZ_SEEDS=400 takes some minutes."""

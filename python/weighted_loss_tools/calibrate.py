@@ -2,7 +2,7 @@
 
 Weights a of the positives and b of the negatives shift a channel's scores, at the loss's optimum,
 by log(a / b). This subtracts it from the bias of the layer that makes the scores, and writes a
-model and a prototxt to deploy, with Sigmoid in place of the loss. The net is not run.
+model and a prototxt to deploy, with Sigmoid in place of the loss. Both nets are run, and compared.
 """
 
 import math
@@ -16,6 +16,7 @@ import numpy as np
 
 from weighted_sigmoid_loss.errors import Failure, Refused
 
+from . import nets
 from .deploy import deploy_net
 from .files import read_bytes, read_text
 from .prototxt import (
@@ -38,8 +39,12 @@ MAKERS = {
     "Deconvolution": "convolution_param",
 }
 
-# loss, maker: layers. weights: cls_weight and neg_weight a channel. before, after: the biases.
-Fold = namedtuple("Fold", "loss maker weights before after")
+# The layers that only move values; which channel of the loss is which output, running them says.
+MOVERS = ("Slice", "Concat", "Reshape", "Flatten", "Crop", "Split", "Dropout")
+
+# loss, maker: layers. outputs: of the maker. weights: their cls_weight and neg_weight. before,
+# after: their biases.
+Fold = namedtuple("Fold", "loss maker outputs weights before after")
 Calibrated = namedtuple("Calibrated", "prototxt model folds notes")
 
 
@@ -115,23 +120,39 @@ def read_model(data):
 def calibrate(net, model, chosen=None, shapes=None):
     """Return what to deploy: a prototxt, a model (this message, changed), folds and notes."""
     losses = find_losses(net, chosen)
-    makers = {i: find_maker(net, i) for i in losses}
-    notes = [note for i in losses for note in training_notes(net, i, makers[i])]
+    paths = {i: find_path(net, i) for i in losses}
+    makers = {i: [k for k in paths[i] if net.layer[k].type in MAKERS] for i in losses}
+    notes = [note for i in losses for note in training_notes(net, i, losses, paths[i])]
     deploy, kept = deploy_net(net, losses, shapes or {})
     for i in kept:
         check_fits(net.layer[i], model)
+    all_makers = sorted(set().union(*makers.values()))
+    for i in all_makers:
+        refuse_readers(net, kept, i)
+        refuse_shared_bias(net, i)
+    before = as_text(deploy), model.SerializeToString()
+    ends = np.cumsum([parameter(net.layer[i]).num_output for i in all_makers])
+    first = dict(zip(all_makers, [0, *ends.tolist()]))
+    sources = find_sources(net, losses, first, before[0], model)
+    weights = {i: channel_weights(net.layer[i], sources[i].shape) for i in losses}
+    for i in losses:
+        check_record(net.layer[i], model)
     folds = []
-    for i, maker in makers.items():
-        refuse_readers(net, kept, maker)
-        refuse_shared_bias(net, maker)
-        folds.append(fold(net.layer[i], net.layer[maker], model))
-        check_record(net.layer[i], net.layer[maker], model)
-        record_sigmoid(net.layer[i], net.layer[maker], model)
-        set_bias_term(deploy, net.layer[maker])
+    for i in losses:
+        folds += fold(net, i, makers[i], first, sources[i], weights[i], model)
+        record_sigmoid(net.layer[i], model)
+    refuse_common_outputs(folds)
+    for i in all_makers:
+        set_bias_term(deploy, net.layer[i])
+    after = as_text(deploy), model.SerializeToString()
+    check_scores(net, weights, before, after)
+    return Calibrated(*after, folds, notes)
+
+
+def as_text(net):
     from google.protobuf import text_format
 
-    text = text_format.MessageToString(deploy, as_utf8=True)
-    return Calibrated(text, model.SerializeToString(), folds, notes)
+    return text_format.MessageToString(net, as_utf8=True)
 
 
 # Finding the layers
@@ -178,64 +199,75 @@ def check_loss(layer):
                 )
 
 
-def find_maker(net, loss):
-    """The index of the layer that makes the loss's scores, the same in TRAIN and in TEST."""
+def find_path(net, loss):
+    """The layers that make the loss's scores or move them, by index: the same in TRAIN and TEST."""
     pb = messages()
-    train, test = (maker_in(net, loss, phase) for phase in (pb.TRAIN, pb.TEST))
-    if train is None or train != test:
-        others = [title_and_type(net.layer[i]) for i in (train, test) if i is not None]
+    (path, unmade), test = (path_in(net, loss, phase) for phase in (pb.TRAIN, pb.TEST))
+    if (path, unmade) != test:
+        others = [title_and_type(net.layer[i]) for i in sorted(set(path) ^ set(test[0]))]
         raise Refused(
-            f"the scores of {title(net.layer[loss])} are made by one layer in TRAIN and TEST, or "
-            f"cannot be calibrated; here it is {' and '.join(others) or 'none'}"
+            f"the scores of {title(net.layer[loss])} are made by the same layers in TRAIN and "
+            f"TEST, or cannot be calibrated; not in both: {', '.join(others) or 'none'}"
         )
-    layer = net.layer[train]
-    if layer.type not in MAKERS:
+    if unmade:
         raise Refused(
-            f"{title_and_type(layer)} makes the scores of {title(net.layer[loss])}, and has no "
-            f"bias to fold the weights into: they must come from {', '.join(MAKERS)} directly"
+            f"no layer makes '{readable(unmade[0])}', the scores of {title(net.layer[loss])}"
         )
-    if len(layer.top) != 1:
-        raise Refused(f"{title(layer)} has {len(layer.top)} tops, which share its bias")
-    return train
+    for layer in (net.layer[i] for i in path):
+        if layer.type not in MAKERS and layer.type not in MOVERS:
+            raise Refused(
+                f"{title_and_type(layer)} makes the scores of {title(net.layer[loss])}, and has no "
+                f"bias to fold the weights into: they must come from {', '.join(MAKERS)}, directly "
+                f"or through {', '.join(MOVERS)}"
+            )
+        if layer.type in MAKERS and len(layer.top) != 1:
+            raise Refused(f"{title(layer)} has {len(layer.top)} tops, which share its bias")
+    return path
 
 
-def maker_in(net, loss, phase):
-    """Of a net in this phase; through Split, which copies."""
-    blob = net.layer[loss].bottom[0]
+def path_in(net, loss, phase):
+    """Of a net in this phase; and the blobs that no layer makes."""
+    path, wanted = [], [net.layer[loss].bottom[0]]
     for i in reversed(range(loss)):
         layer = net.layer[i]
-        if included(layer, phase) and blob in layer.top:
-            if layer.type != "Split":
-                return i
-            blob = layer.bottom[0]
-    return None
+        if included(layer, phase) and set(layer.top) & set(wanted):
+            path.insert(0, i)
+            wanted = [blob for blob in wanted if blob not in layer.top] + moved(layer)
+    return path, wanted
 
 
-def readers(net, indices, maker):
-    """Those of these layers, in the net's order, that read the maker's scores; through Split."""
-    scores, found = {net.layer[maker].top[0]}, []
+def moved(layer):
+    """The bottoms whose values are in its tops, as they are; the second of Crop is but a shape."""
+    if layer.type not in MOVERS:
+        return []
+    return list(layer.bottom[:1] if layer.type == "Crop" else layer.bottom)
+
+
+def readers(net, indices, makers):
+    """Those of these layers, in the net's order, that compute from the scores of the makers."""
+    scores, found = set(), []
     for i in indices:
         layer = net.layer[i]
-        if i <= maker or not scores & set(layer.bottom):
-            continue
-        if layer.type == "Split":
+        if scores & set(moved(layer)):
             scores.update(layer.top)
-        else:
+        elif scores & set(layer.bottom) and layer.type != "Crop":
             found.append(i)
+        if i in makers:
+            scores.update(layer.top)
     return found
 
 
 def refuse_readers(net, kept, maker):
     """Refuse layers to deploy that compute from the scores: they were trained on other ones."""
-    for i in readers(net, kept, maker):
+    for i in readers(net, kept, [maker]):
         raise Refused(
             f"{title_and_type(net.layer[i])} takes the scores of {title(net.layer[maker])} too, "
             "and would get others than it was trained with"
         )
 
 
-def training_notes(net, loss, maker):
-    """Notes on what else moves the scores in training; another loss of this type is refused."""
+def training_notes(net, loss, losses, path):
+    """Notes on what else moves the scores in training; a loss that is left out is refused."""
     train = [i for i, layer in enumerate(net.layer) if included(layer, messages().TRAIN)]
     notes = []
     if len(net.layer[loss].bottom) > 2:
@@ -243,17 +275,22 @@ def training_notes(net, loss, maker):
             f"{title(net.layer[loss])} has element weights (a third bottom): this is exact only if "
             "they do not depend on the targets"
         )
-    for i in readers(net, train, maker):
+    notes += [
+        f"{title(net.layer[i])} drops scores in training, and scales the others: this is not exact"
+        for i in path
+        if net.layer[i].type == "Dropout"
+    ]
+    for i in readers(net, train, path):
         layer = net.layer[i]
-        if i != loss and layer.type == NATIVE:
+        if layer.type == NATIVE and i not in losses:
             raise Refused(
-                f"{title(layer)} and {title(net.layer[loss])} are on the same scores, which their "
-                "weights shift together: put the sum of the weights into one of them"
+                f"{title(layer)} and {title(net.layer[loss])} are on scores of the same layer: "
+                "calibrate both at once, without --layer"
             )
-        if i != loss and layer.type not in ("Silence", "Accuracy"):
+        if layer.type not in (NATIVE, "Silence", "Accuracy"):
             notes.append(
-                f"{title_and_type(layer)} takes the scores in training, too: this is exact only if "
-                "it does not train them"
+                f"{title_and_type(layer)} takes scores of the same layer in training, too: this is "
+                "exact only if it does not train these"
             )
     return notes
 
@@ -266,6 +303,24 @@ def refuse_shared_bias(net, maker):
                 f"{title(net.layer[maker])} shares its bias with {title(layer)} (param name "
                 f"'{readable(names[0])}'): there is no bias of its own to fold the weights into"
             )
+
+
+def find_sources(net, losses, first, text, model):
+    """{loss: for each element of its scores, the number of the output that made it}.
+
+    first: {maker: the number of its first output}.
+    """
+    tops = {}
+    for i, number in first.items():
+        layer = net.layer[i]
+        axis = -1 if layer.type == "InnerProduct" else layer.convolution_param.axis
+        tops[readable(layer.name)] = readable(layer.top[0]), axis, number
+    scores = {i: readable(net.layer[i].bottom[0]) for i in losses}
+    found, with_blobs = nets.run(nets.follow, text, tops, list(scores.values()))
+    for name in with_blobs:
+        if sum(one.name == name for one in model.layer) != 1:
+            raise Refused(f"the model does not fit the net: it has no layer '{name}', or several")
+    return {i: found[blob] for i, blob in scores.items()}
 
 
 # The model
@@ -305,7 +360,7 @@ def recorded_losses(loss, model):
     return [one for one in model.layer if (one.name, one.type) == (readable(loss.name), NATIVE)]
 
 
-def check_record(loss, maker, model):
+def check_record(loss, model):
     """Refuse a model that was trained with other weights, or that is calibrated already."""
     recorded = recorded_losses(loss, model)
     for name in ("cls_weight", "neg_weight"):
@@ -318,7 +373,7 @@ def check_record(loss, maker, model):
                 f"the model does not fit the net: it was trained with another {name} in "
                 f"{title(loss)} than the prototxt has"
             )
-    scores = readable(maker.top[0])
+    scores = readable(loss.bottom[0])
     if not recorded and any(
         one.type == "Sigmoid" and list(one.bottom) == [scores] for one in model.layer
     ):
@@ -327,13 +382,13 @@ def check_record(loss, maker, model):
         )
 
 
-def record_sigmoid(loss, maker, model):
+def record_sigmoid(loss, model):
     """Have the model say that it is calibrated, so that nobody does so twice."""
     for one in recorded_losses(loss, model):
         name, top = one.name, one.top[0]
         one.Clear()
         one.name, one.type = name, "Sigmoid"
-        one.bottom.append(readable(maker.top[0]))
+        one.bottom.append(readable(loss.bottom[0]))
         one.top.append(top)
 
 
@@ -364,50 +419,75 @@ def outputs_of(layer, shape):
     return shape[0]
 
 
-def fold(loss, maker, model):
-    """Subtract log(a / b) from the bias of the maker in the model, which gets one if need be."""
+def channel_weights(loss, shape):
+    """cls_weight and neg_weight of each element of scores of this shape."""
+    own = getattr(loss, PARAMETER)
+    both = []
+    for name in ("cls_weight", "neg_weight"):
+        given = np.array(getattr(own, name) or [1.0], np.float64)
+        if len(given) > 1:
+            in_range = -len(shape) <= own.axis < len(shape)
+            if not in_range or shape[own.axis] != len(given):
+                raise Refused(
+                    f"{title(loss)}: {name} has {len(given)} values, which the scores' axis "
+                    f"{own.axis} has not: they are {' x '.join(map(str, shape))}"
+                )
+            given = given.reshape(-1, *[1] * (len(shape) - 1 - own.axis % len(shape)))
+        both.append(np.broadcast_to(given, shape))
+    return both
+
+
+def fold(net, loss, makers, first, sources, weights, model):
+    """Subtract log(a / b) from the biases of the makers in the model; return a Fold for each."""
+    numbers, where, inverse = np.unique(sources, return_index=True, return_inverse=True)
+    ravelled = np.stack([one.ravel() for one in weights])
+    if np.any(ravelled[:, where][:, inverse.ravel()] != ravelled):
+        raise Refused(
+            f"{title(net.layer[loss])} has several weights for the scores of one output of "
+            f"{', '.join(title_and_type(net.layer[i]) for i in makers)}, which has one bias"
+        )
+    folds = []
+    for i in makers:
+        maker = net.layer[i]
+        own = (numbers >= first[i]) & (numbers < first[i] + parameter(maker).num_output)
+        outputs, weights_of = numbers[own] - first[i], ravelled[:, where[own]]
+        bias = bias_in(maker, model)
+        before = np.array(bias, np.float64)
+        if not np.all(np.isfinite(before)):
+            raise Refused(f"{title(maker)} has a bias in the model that is not finite: it diverged")
+        after = before.copy()
+        after[outputs] -= np.log(weights_of[0]) - np.log(weights_of[1])
+        bias[:] = after.tolist()
+        after = np.array(bias, np.float64)
+        folds.append(
+            Fold(net.layer[loss], maker, outputs, weights_of, before[outputs], after[outputs])
+        )
+    return folds
+
+
+def bias_in(maker, model):
+    """The values of its bias, which it gets in the model if it has none."""
     (trained,) = (one for one in model.layer if one.name == readable(maker.name))
-    outputs = parameter(maker).num_output
-    weights = channel_weights(loss, maker, dims(trained.blobs[0]))
-    shift = np.log(weights[0]) - np.log(weights[1])
-    if not parameter(maker).bias_term:
+    if len(trained.blobs) == 1:
+        outputs = parameter(maker).num_output
         parameter(trained).bias_term = True
         added = trained.blobs.add()
         added.shape.dim.append(outputs)
         # In the same type as the layer's weights.
         stored = added.double_data if trained.blobs[0].double_data else added.data
         stored.extend([0.0] * outputs)
-    bias = values(trained.blobs[1])
-    before = np.array(bias, np.float64)
-    if not np.all(np.isfinite(before)):
-        raise Refused(f"{title(maker)} has a bias in the model that is not finite: it diverged")
-    bias[:] = (before - shift).tolist()
-    return Fold(loss, maker, weights, before, np.array(bias, np.float64))
+    return values(trained.blobs[1])
 
 
-def channel_weights(loss, maker, weight_shape):
-    """(cls_weight, neg_weight) as arrays of a value for each output of the maker."""
-    own = getattr(loss, PARAMETER)
-    outputs = parameter(maker).num_output
-    given = {name: list(getattr(own, name)) for name in ("cls_weight", "neg_weight")}
-    for name, one in given.items():
-        if len(one) not in (0, 1, outputs):
-            raise Refused(
-                f"{title(loss)}: {name} has {len(one)} values, and {title(maker)} makes {outputs} "
-                "channels"
-            )
-    if max(map(len, given.values())) > 1 and own.axis not in channel_axes(maker, weight_shape):
-        raise Refused(
-            f"{title(loss)} has weights along axis {own.axis}, which is not the one that "
-            f"{title_and_type(maker)} has a bias along"
-        )
-    return [np.full(outputs, one or 1.0, np.float64) for one in given.values()]
-
-
-def channel_axes(maker, weight_shape):
-    """What the loss's axis may be to mean the axis of the maker's outputs."""
-    spatial = 0 if maker.type == "InnerProduct" else len(weight_shape) - 2
-    return parameter(maker).axis, -1 - spatial
+def refuse_common_outputs(folds):
+    for k, one in enumerate(folds):
+        for other in folds[:k]:
+            common = np.intersect1d(one.outputs, other.outputs).size
+            if one.maker.name == other.maker.name and common:
+                raise Refused(
+                    f"{title(one.loss)} and {title(other.loss)} are on the same scores, which "
+                    "their weights shift together: put the sum of the weights into one of them"
+                )
 
 
 def set_bias_term(deploy, maker):
@@ -416,17 +496,32 @@ def set_bias_term(deploy, maker):
             parameter(layer).bias_term = True
 
 
+def check_scores(net, weights, before, after):
+    """Refuse what does not give p / (p + (a / b) (1 - p)): scores that differ by log(a / b)."""
+    blobs = {i: readable(net.layer[i].bottom[0]) for i in weights}
+    old, new = (nets.run(nets.outputs, *one, list(blobs.values())) for one in (before, after))
+    for i, blob in blobs.items():
+        shift = np.log(weights[i][0]) - np.log(weights[i][1])
+        allowed = 1e-4 * (1 + np.abs(old[blob]) + np.abs(shift))
+        # Not a number is not allowed either.
+        if not np.all(np.abs(new[blob] - (old[blob] - shift)) <= allowed):
+            raise Refused(
+                f"on random input the scores of {title(net.layer[i])} do not shift by log(a / b): "
+                "they are not finite, or something else in the net changes them"
+            )
+
+
 # What the command leaves
 
 
 def table(one):
-    """A line a channel."""
+    """A line for each output of the layer."""
     lines = [
         f"{title(one.loss)}: log(a / b) folded out of the bias of {title_and_type(one.maker)}",
         "channel" + "".join(f"{c:>13}" for c in ("a", "b", "log(a / b)", "bias", "new bias")),
     ]
     columns = zip(*one.weights, np.log(one.weights[0] / one.weights[1]), one.before, one.after)
-    for c, row in enumerate(columns):
+    for c, row in zip(one.outputs, columns):
         lines.append(f"{c:7}" + "".join(f"{value:13.6g}" for value in row))
     return "\n".join(lines)
 
