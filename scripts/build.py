@@ -43,6 +43,8 @@ NOT_MADE = (".ninja_deps", ".ninja_log", "install_manifest.txt", "made.json")
 GIB = 1 << 30
 # Measured: what a build from nothing takes, tests and installation included, and some room.
 DISK_NEEDED = {"cpu": GIB / 2, "cuda": 3 * GIB}
+# CMake and what it writes take these in a path for something else, and so do lists of paths.
+NOT_IN_PATHS = '"#:;\\\n'
 # The largest of Caffe's source files takes about this much to compile.
 MEMORY_A_JOB = 1.5 * GIB
 # What went wrong, by what the log says. The first that is found is the cause.
@@ -94,6 +96,7 @@ class Build:
         if self.prebuilt.exists():
             print(f"build: {self.folder} was built elsewhere: {self.prebuilt} says of what")
             return
+        self.check_path()
         with only_one(self.folder):
             self.prepare(source)
             self.compile(["all", "test_programs"] if tests else ["all"])
@@ -121,6 +124,14 @@ class Build:
             if path.is_symlink() or not path.is_file() or path.read_bytes() != data:
                 path.unlink(missing_ok=True)
                 fetch.write(path, mode, data)
+
+    def check_path(self):
+        taken = sorted(set(NOT_IN_PATHS) & set(str(self.folder)))
+        if taken:
+            raise Failure(
+                f"CMake cannot build in {str(self.folder)!r}, for the {' '.join(map(repr, taken))}"
+                " in its name: move the repository to another folder"
+            )
 
     def check_disk(self):
         """Say so before an hour's work, not after it."""

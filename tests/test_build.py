@@ -64,6 +64,21 @@ def test_configure_takes_nothing_of_a_decoy(decoy, tmp_path):
         assert str(decoy) not in text
 
 
+def test_path_with_odd_characters_builds(tmp_path):
+    """A library, out of files that are generated, with the tools that CMake calls for them."""
+    one = build.Build("cpu", 2, tmp_path / "a b&c$d'e(f)%g,ä")
+    shutil.copytree(ROOT / "build" / "cpu" / "caffe", one.tree)
+    one.configure()
+    one.compile(["caffeproto"])
+    assert (one.cmake / "caffe" / "lib" / "libcaffeproto.a").exists()
+
+
+@pytest.mark.parametrize("character", build.NOT_IN_PATHS)
+def test_path_that_cmake_cannot_take_is_refused(tmp_path, character):
+    with pytest.raises(Failure, match=r"^CMake cannot build in .*: move the repository"):
+        build.Build("cpu", 1, tmp_path / f"a{character}b").make()
+
+
 def test_make_runs_debians_python_as_it_is(decoy, monkeypatch):
     for name in ("PYTHONSAFEPATH", "PYTHONINSPECT"):
         monkeypatch.setenv(name, "1")
