@@ -91,7 +91,7 @@ arm64: ## cross-compile the kernel for arm64 and test it under qemu-user
 	$(FETCH)
 	$(DEVTOOL) devtools/arm64.py
 
-sanitize: ## run our C++ tests with AddressSanitizer and UndefinedBehaviorSanitizer
+sanitize: ## run our C++ tests with the Address-, UndefinedBehavior- and ThreadSanitizer
 	$(PACKAGES) build
 	$(FETCH)
 	$(DEVTOOL) devtools/sanitize.py $(AT_A_TIME)

@@ -22,11 +22,9 @@ from build import SOURCE, Build, add_jobs, build_environment, only_one
 
 FOLDER = ROOT / "build" / "forks"
 MULTIARCH = sysconfig.get_config_var("MULTIARCH")
-# brocolli-caffe's own Makefile.config, but for its folders of a conda, and with OpenMP, which
-# caffe_patch/60-makefile-openmp.patch brings.
+# brocolli-caffe's own Makefile.config, but for its folders of a conda.
 CONFIG = f"""\
 CPU_ONLY := 1
-USE_OPENMP := 1
 USE_OPENCV := 0
 USE_LEVELDB := 0
 USE_LMDB := 0

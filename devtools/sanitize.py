@@ -2,8 +2,10 @@
 """Build our C++ tests and run them under the sanitizers, on each instruction set there is.
 
 AddressSanitizer, which looks for leaks as well, and UndefinedBehaviorSanitizer end the program at
-the first thing that they find. What it printed is in build/sanitize/tests.SET.log. Exit status 0
-means that on every instruction set that this machine has all tests passed and nothing was found.
+the first thing that they find. What it printed is in build/sanitize/tests.SET.log. Then come the
+tests of the kernel's threads, under ThreadSanitizer, which excludes the others: threads.log there.
+Exit status 0 means that on every instruction set that this machine has all tests passed and nothing
+was found.
 """
 
 import argparse
@@ -13,6 +15,7 @@ import sys
 
 from _common import ROOT, Failure, program
 from _gtest import run_gtest
+from _kernel_tests import compile_tests
 from _only_tests import only_tests
 from build import Build, add_jobs, only_one
 
@@ -27,12 +30,17 @@ SET = "WEIGHTED_SIGMOID_LOSS_ISA"
 # No set has this name: the kernel takes the best one and says which there are.
 BEST = "best"
 SETS = re.compile(rf"{SET}={BEST} is not used: this machine has ([\w ]+);")
-FOUND = re.compile(r"ERROR: \w+Sanitizer|: runtime error: |: Failure$|Assertion '.*' failed")
+FOUND = re.compile(
+    r"(?:ERROR|WARNING): \w+Sanitizer|: runtime error: |: Failure$|Assertion '.*' failed"
+)
 EXCERPT = 40  # lines
 OPTIONS = {
     "ASAN_OPTIONS": "detect_leaks=1:detect_stack_use_after_return=1",
     "UBSAN_OPTIONS": "print_stacktrace=1",
+    "TSAN_OPTIONS": "die_after_fork=0",  # or a forked process may have no threads
 }
+THREAD_SANITIZER = ["-O1", "-g1", "-fsanitize=thread"]
+POOL = ROOT / "src" / "caffe" / "util" / "weighted_sigmoid_loss_pool.cpp"
 
 
 def build_tests(jobs):
@@ -49,12 +57,21 @@ def build_tests(jobs):
     return build
 
 
-def run_tests(build, name):
-    """Run all tests on one instruction set; return what they printed, if nothing was wrong."""
+def run_set(build, name):
+    """Run all tests on one instruction set; return what they printed."""
+    return run_tests(name, build.tests, build.folder / f"tests.{name}.log", build.tree)
+
+
+def run_threads(folder):
+    tests = folder / "threads"
+    compile_tests("g++", THREAD_SANITIZER, ["_pool"], [POOL], tests)
+    run_tests("threads", tests, folder / "threads.log", folder)
+
+
+def run_tests(name, tests, log, folder):
+    """Run a program; return what it printed, if nothing was wrong."""
     print(f"sanitize: {name}", flush=True)
-    environment = {**os.environ, **OPTIONS, SET: name}
-    log = build.folder / f"tests.{name}.log"
-    done = run_gtest(build.tests, log, cwd=build.tree, env=environment)
+    done = run_gtest(tests, log, cwd=folder, env={**os.environ, **OPTIONS, SET: name})
     if done.problem:
         lines = done.text.splitlines()
         at = next((i for i, line in enumerate(lines) if FOUND.search(line)), -EXCERPT)
@@ -68,13 +85,14 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     add_jobs(parser)
     build = build_tests(parser.parse_args().jobs)
-    sets = SETS.search(run_tests(build, BEST))
+    sets = SETS.search(run_set(build, BEST))
     if not sets:
         raise Failure(f"with {SET}={BEST} the kernel did not say which sets this machine has")
     best, *others = sets[1].split()
     print(f"sanitize: {BEST} was {best}", flush=True)
     for name in others:
-        run_tests(build, name)
+        run_set(build, name)
+    run_threads(build.folder)
 
 
 if __name__ == "__main__":

@@ -55,7 +55,6 @@ CAUSES = [
         "the compiler was killed, most likely for want of memory: try JOBS=1",
     ),
     (r"Permission denied", "a file cannot be written; is build/ of another user?"),
-    (r"Could NOT find OpenMP", "this compiler has no OpenMP: install libomp-dev, or unset CXX"),
 ]
 
 

@@ -20,7 +20,6 @@ MULTIARCH = f"{platform.machine()}-linux-gnu"
 # OpenCV 4 has the library names of OpenCV 3, all that OPENCV_VERSION decides.
 CONFIG = f"""\
 CPU_ONLY := 1
-USE_OPENMP := 1
 OPENCV_VERSION := 3
 BLAS := open
 INCLUDE_DIRS := /usr/include/opencv4 /usr/include/hdf5/serial /usr/include/{MULTIARCH}

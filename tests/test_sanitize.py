@@ -51,6 +51,31 @@ def test_fault_is_found(fault, tmp_path):
         assert (done.returncode, done.stderr) == (0, "")
 
 
+RACE = """\
+#include <thread>
+
+int main() {
+  int number = 0;
+  std::thread other([&] { ++number; });
+  ++number;
+  other.join();
+}
+"""
+
+
+def test_race_is_found(tmp_path):
+    source, program = tmp_path / "race.cpp", tmp_path / "race"
+    source.write_text(RACE)
+    compiler = ["g++", *sanitize.THREAD_SANITIZER, "-pthread", source, "-o", program]
+    subprocess.run(compiler, env=build.build_environment(), check=True)
+    environment = {**os.environ, **sanitize.OPTIONS}
+    done = subprocess.run([program], env=environment, stderr=subprocess.PIPE, text=True)
+    assert done.returncode != 0
+    assert "ThreadSanitizer: data race" in next(
+        filter(sanitize.FOUND.search, done.stderr.splitlines())
+    )
+
+
 PASSED = """\
 echo "[ RUN      ] ATest.Passes"
 echo "[       OK ] ATest.Passes (3 ms)"
@@ -68,6 +93,7 @@ def run(tmp_path, monkeypatch, capsys):
     one = build.Build("cpu", 1, tmp_path / "sanitize")
     one.tree.mkdir(parents=True)
     monkeypatch.setattr(sanitize, "build_tests", lambda jobs: one)
+    monkeypatch.setattr(sanitize, "run_threads", lambda folder: print("sanitize: threads"))
 
     def run(text):
         shell(one.tests, text)
@@ -87,6 +113,7 @@ def test_every_instruction_set_is_run(run, tmp_path):
     assert (tmp_path / "sanitize" / "caffe" / "sets").read_text().split() == ["best", "old"]
     assert "best was new" in printed.out
     assert "old: 1 tests passed, nothing found" in printed.out
+    assert "sanitize: threads" in printed.out
 
 
 @pytest.mark.parametrize(

@@ -42,9 +42,8 @@
  *   scope     what class_balance balances; its targets are a matrix of columns,
  *             which are neighbours, and of a row for each round of all scopes
  *
- * The functions for the CPU take as many threads as OpenMP gives them, one where
- * the program is built without it or the input is small. Their results are the
- * same for any number.
+ * The functions for the CPU take a thread for each 65,536 elements, as many as
+ * there are. Their results are the same for any number.
  */
 
 namespace caffe {

@@ -36,29 +36,6 @@ class CompensatedSum {
   double error_;
 };
 
-/// How many threads are worth their start for an input of count elements, one
-/// in a forked process.
-int Threads(std::size_t count);
-
-/// Calls function(part) for each part, in any order.
-template <typename Function>
-void ForEachPart(std::size_t parts, int threads, const Function& function) {
-#ifdef _OPENMP
-  if (threads > 1) {
-#pragma omp parallel for schedule(static) num_threads(threads)
-    for (std::size_t part = 0; part < parts; ++part) {
-      function(part);
-    }
-    return;
-  }
-#else
-  static_cast<void>(threads);
-#endif
-  for (std::size_t part = 0; part < parts; ++part) {
-    function(part);
-  }
-}
-
 /// Where part begins, of `parts` about equal ones of a whole.
 inline std::size_t PartBegin(std::size_t part, std::size_t parts,
                              std::size_t whole) {

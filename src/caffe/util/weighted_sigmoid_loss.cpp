@@ -1,10 +1,5 @@
 #include "caffe/util/weighted_sigmoid_loss.hpp"
 
-#ifdef _OPENMP
-#include <omp.h>
-#include <unistd.h>
-#endif
-
 #include <algorithm>
 #include <functional>
 #include <limits>
@@ -12,6 +7,7 @@
 
 #include "caffe/util/weighted_sigmoid_loss_loops.hpp"
 #include "caffe/util/weighted_sigmoid_loss_parts.hpp"
+#include "caffe/util/weighted_sigmoid_loss_pool.hpp"
 
 namespace caffe {
 
@@ -23,17 +19,8 @@ namespace {
 // errors. So neither a long input nor a long block loses digits. Blocks belong
 // to parts, which threads take, and whose sums are added in their order: it
 // depends on the shapes alone.
-const std::size_t kParts = 256;
+const std::size_t kParts = kMaxParts;
 const std::size_t kBlocksInPart = 8;  // at least, but for the last
-
-#ifdef _OPENMP
-// At least: threads that sleep take some 40 us to wake, two passes over these
-// 70 us.
-const std::size_t kElementsInThread = 65536;
-// Since the library was loaded: another one may have started OpenMP's threads
-// before the first call.
-const pid_t kFirstProcess = getpid();
-#endif
 
 /// Neighbouring elements that have the same index into some constants, or, if
 /// runs, as many indices as there are elements.
@@ -361,20 +348,6 @@ LossSums Sum(const Elements<T>& elements, double scale,
 }
 
 }  // namespace
-
-int Threads(std::size_t count) {
-#ifdef _OPENMP
-  // A forked process has none of its parent's threads, and GNU's OpenMP would
-  // wait for them.
-  if (count >= 2 * kElementsInThread && getpid() == kFirstProcess) {
-    return static_cast<int>(
-        std::min(count / kElementsInThread,
-                 static_cast<std::size_t>(omp_get_max_threads())));
-  }
-#endif
-  static_cast<void>(count);
-  return 1;
-}
 
 template <typename T>
 bool SetAxes(const std::size_t* scores, int scores_axes,

@@ -4,6 +4,7 @@
 #include "caffe/util/weighted_sigmoid_loss_loops.hpp"
 #include "caffe/util/weighted_sigmoid_loss_math.hpp"
 #include "caffe/util/weighted_sigmoid_loss_parts.hpp"
+#include "caffe/util/weighted_sigmoid_loss_pool.hpp"
 
 namespace caffe {
 
