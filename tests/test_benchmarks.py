@@ -707,3 +707,22 @@ def test_no_gpu_stops_make_before_anything_is_installed(tmp_path):
 def test_contestant_of_the_other_device_is_wrong_input(tmp_path):
     done = run_program("--output", tmp_path / "out", "--only", "copy")
     assert done.returncode == 2 and "--only: copy not measured here" in done.stderr
+
+
+def test_before_and_after_alternate():
+    """HEAD's kernel beside this tree's."""
+    sizes = ["--sets", "baseline", "--sizes", "32"]
+    done = run_program("HEAD", *sizes, module="benchmarks.before")
+    assert done.returncode == 0, done.stderr
+    row = re.compile(r"no FMA, float(?:32|64), [a-z _]+, [a-z ]+  +[\d.]+ [\d.]+ ([\d.]+)")
+    ratios = [float(ratio) for ratio in row.findall(done.stdout)]
+    assert len(ratios) == 2 * 5 * 4 and all(ratio > 0 for ratio in ratios)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [(["no-such"], "no kernel of no-such: "), (["HEAD", "--sizes", "9"], "multiples of 32")],
+)
+def test_before_refuses(arguments, message):
+    done = run_program(*arguments, module="benchmarks.before")
+    assert done.returncode == 2 and message in done.stderr
