@@ -17,7 +17,11 @@ LOSS_LAYER = "include/caffe/layers/loss_layer.hpp"
 # The Caffe of 2015 has no folder of layers.
 LOSS_LAYERS = "include/caffe/loss_layers.hpp"
 FORWARDED = [LOSS_LAYER, "include/caffe/layers/sigmoid_cross_entropy_loss_layer.hpp"]
-INSTEAD = "train in this repository's Caffe with the same prototxt (docs/forks.md)"
+# HED's, RCF's and CASENet's prototxts begin with a data layer that no other tree has.
+INSTEAD = (
+    "train in this repository's Caffe, with its data layers in place of the tree's own "
+    "(docs/forks.md)"
+)
 MODES = {"FULL", "VALID", "BATCH_SIZE", "NONE"}
 # What the layer reads, of messages that every Caffe has.
 FIELDS = {"LossParameter": ["ignore_label", "normalize"], "LayerParameter": ["propagate_down"]}

@@ -169,7 +169,7 @@ def test_tree_that_the_layer_does_not_fit_is_named(copy, make, says, words, tmp_
     commit(copy)
     run = apply(copy, *words, status=2)
     assert says in run.stderr
-    assert "train in this repository's Caffe with the same prototxt" in run.stderr
+    assert "with its data layers in place of the tree's own" in run.stderr
     assert run.stderr.count("\n") == 1
     assert run.stdout == ""
     assert git(copy, "status", "--porcelain", "--ignored") == b""
