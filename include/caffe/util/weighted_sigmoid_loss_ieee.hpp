@@ -36,6 +36,14 @@ namespace caffe {
 
 namespace weighted_sigmoid_loss {
 
+template <typename To, typename From>
+WEIGHTED_SIGMOID_LOSS_HOST_DEVICE To BitCast(From from) {
+  static_assert(sizeof(To) == sizeof(From), "BitCast changes no size");
+  To to;
+  memcpy(&to, &from, sizeof(to));
+  return to;
+}
+
 template <typename T>
 WEIGHTED_SIGMOID_LOSS_HOST_DEVICE T Add(T a, T b) {
   return a + b;
@@ -68,16 +76,25 @@ WEIGHTED_SIGMOID_LOSS_HOST_DEVICE bool IsEqual(T a, T b) {
   return a == b;
 }
 
-/// max(a, 0), 0 for NaN.
+/// max(a, 0); 0 or NaN for NaN.
 template <typename T>
 WEIGHTED_SIGMOID_LOSS_HOST_DEVICE T PositivePart(T a) {
   return a > T(0) ? a : T(0);
 }
 
-/// min(a, 0), 0 for NaN.
+/// min(a, 0); 0 or NaN for NaN.
 template <typename T>
 WEIGHTED_SIGMOID_LOSS_HOST_DEVICE T NegativePart(T a) {
   return a < T(0) ? a : T(0);
+}
+
+/// Swaps a and b for x < 0, not for x > 0, and either way for 0 and NaN.
+template <typename T>
+WEIGHTED_SIGMOID_LOSS_HOST_DEVICE void SwapIfNegative(T x, T* a, T* b) {
+  const bool is_negative = IsLess(x, T(0));
+  const T old_a = *a;
+  *a = is_negative ? *b : *a;
+  *b = is_negative ? old_a : *b;
 }
 
 /// |a|, NaN for NaN.
@@ -185,6 +202,31 @@ WEIGHTED_SIGMOID_LOSS_HOST_DEVICE float Fma(float a, float b, float c) {
 
 WEIGHTED_SIGMOID_LOSS_HOST_DEVICE double ToDouble(float a) { return a; }
 
+// A processor has more units for such operations on bits than for comparisons,
+// which share theirs with multiplications.
+
+/// All bits where the sign bit of a is set, else none.
+WEIGHTED_SIGMOID_LOSS_HOST_DEVICE std::uint32_t SignMask(float a) {
+  return static_cast<std::uint32_t>(BitCast<std::int32_t>(a) >> 31);
+}
+
+WEIGHTED_SIGMOID_LOSS_HOST_DEVICE float PositivePart(float a) {
+  return BitCast<float>(BitCast<std::uint32_t>(a) & ~SignMask(a));
+}
+
+WEIGHTED_SIGMOID_LOSS_HOST_DEVICE float NegativePart(float a) {
+  return BitCast<float>(BitCast<std::uint32_t>(a) & SignMask(a));
+}
+
+WEIGHTED_SIGMOID_LOSS_HOST_DEVICE void SwapIfNegative(float x, float* a,
+                                                      float* b) {
+  const std::uint32_t bits = BitCast<std::uint32_t>(*a);
+  const std::uint32_t swapped =
+      (bits ^ BitCast<std::uint32_t>(*b)) & SignMask(x);
+  *a = BitCast<float>(bits ^ swapped);
+  *b = BitCast<float>(BitCast<std::uint32_t>(*b) ^ swapped);
+}
+
 #endif
 
 /// 1 / a for a in [1, 2]. NaN for NaN.
@@ -198,14 +240,6 @@ WEIGHTED_SIGMOID_LOSS_HOST_DEVICE float Reciprocal(float a) {
 #else
   return 1.f / a;
 #endif
-}
-
-template <typename To, typename From>
-WEIGHTED_SIGMOID_LOSS_HOST_DEVICE To BitCast(From from) {
-  static_assert(sizeof(To) == sizeof(From), "BitCast changes no size");
-  To to;
-  memcpy(&to, &from, sizeof(to));
-  return to;
 }
 
 /// The largest finite value.

@@ -198,12 +198,28 @@ struct Chunk {
   static const bool kIsWeighted = kWeighted;
 };
 
+/// At most a chunk's, in two stages: a processor does not look far enough ahead
+/// to fill the waits of a single one that long.
 template <typename T>
 inline __attribute__((always_inline)) void ExpNegatives(const T* scores,
                                                         std::size_t count,
                                                         T* us) {
+  T shifted_n[kChunk], r[kChunk];
   for (std::size_t i = 0; i < count; ++i) {
-    us[i] = ExpNegative(Abs(scores[i]));
+    const Reduced<T> reduced = Reduce(Abs(scores[i]));
+    shifted_n[i] = reduced.shifted_n;
+    r[i] = reduced.r;
+  }
+  for (std::size_t i = 0; i < count; ++i) {
+    us[i] = ExpReduced(Abs(scores[i]), shifted_n[i], r[i]);
+  }
+}
+
+/// Of any number of scores.
+template <typename T>
+void AllExpNegatives(const T* scores, std::size_t count, T* us) {
+  for (std::size_t i = 0; i < count; i += kChunk) {
+    ExpNegatives(scores + i, count - i < kChunk ? count - i : kChunk, us + i);
   }
 }
 
@@ -287,7 +303,8 @@ inline __attribute__((always_inline)) void VisitGradients(const C& chunk,
 /// way ahead to work on many elements at a time by itself. What is between the
 /// functions stays in the nearest cache.
 template <bool kIgnores, bool kLosses, bool kGradients, typename C, typename T>
-void VisitChunk(const C& chunk, T* grad, ChunkSums<T>* sums) {
+inline __attribute__((always_inline)) void VisitChunk(const C& chunk, T* grad,
+                                                      ChunkSums<T>* sums) {
   T us[kChunk];
   ExpNegatives(chunk.scores, kChunk, us);
   if (kLosses) {
@@ -347,6 +364,20 @@ class Padding {
   T rounded_a_[kEach ? kChunk : 1], rounded_b_[kEach ? kChunk : 1];
 };
 
+/// VisitChunk of what is left of a block; not inlined, to stay out of the loop
+/// over whole chunks.
+template <bool kIgnores, bool kLosses, bool kGradients, bool kEach,
+          bool kWeighted, typename T>
+__attribute__((noinline)) void VisitRest(
+    const Chunk<kEach, kWeighted, T>& chunk, T* grad, ChunkSums<T>* sums) {
+  const Padding<kEach, kWeighted, T> padded(chunk);
+  T padded_grad[kChunk];
+  VisitChunk<kIgnores, kLosses, kGradients>(padded.chunk(), padded_grad, sums);
+  for (std::size_t i = 0; kGradients && i < chunk.count; ++i) {
+    grad[i] = padded_grad[i];
+  }
+}
+
 /// How far beyond [0, largest] some of the values are; NaN: infinitely.
 template <typename T>
 double Excess(const Extremes<T>& extremes, double largest) {
@@ -393,13 +424,7 @@ BlockSums VisitChunks(const Block<T>& block, double* losses, T* grad) {
       }
       VisitChunk<kIgnores, kLosses, kGradients>(chunk, to, &sums);
     } else {
-      const Padding<kEach, kWeighted, T> padded(chunk);
-      T padded_grad[kChunk];
-      VisitChunk<kIgnores, kLosses, kGradients>(padded.chunk(), padded_grad,
-                                                &sums);
-      for (std::size_t i = 0; kGradients && i < left; ++i) {
-        to[i] = padded_grad[i];
-      }
+      VisitRest<kIgnores, kLosses, kGradients>(chunk, to, &sums);
     }
   }
   const BlockSums block_sums = {
@@ -494,7 +519,7 @@ Loops<T> WEIGHTED_SIGMOID_LOSS_LOOPS() {
                           Multiply,
                           Scale,
                           RoundAll<T>,
-                          ExpNegatives<T>,
+                          AllExpNegatives<T>,
                           Log1ps<T>};
   return loops;
 }

@@ -28,21 +28,33 @@ namespace caffe {
 
 namespace weighted_sigmoid_loss {
 
-/**
- * @brief exp(-a) for a >= 0, within 0.8 ulp; 0 where it is below 2^-126, that
- *        is a > 126 ln 2. NaN for NaN.
- */
-WEIGHTED_SIGMOID_LOSS_HOST_DEVICE float ExpNegative(float a) {
+/// -a in two: the integer n next to -a / ln 2, in the low bits of its sum with
+/// 1.5 * 2^23, and r, for which -a is n ln 2 + r.
+template <typename T>
+struct Reduced {
+  T shifted_n;
+  T r;
+};
+
+/// Reduces the argument of ExpNegative.
+WEIGHTED_SIGMOID_LOSS_HOST_DEVICE Reduced<float> Reduce(float a) {
   const float kLog2E = 1.44269504f;
   // ln 2 in two parts, the first short enough for n * kLn2High to be exact.
   const float kLn2High = 0.693359375f;
   const float kLn2Low = -2.12194440e-4f;
   const float kRound = 12582912.f;  // 1.5 * 2^23: a sum with it is rounded to
                                     // an integer, found in its low bits
+  const float shifted_n = Fma(a, -kLog2E, kRound);
+  const float n = Subtract(shifted_n, kRound);
+  const Reduced<float> reduced = {
+      shifted_n, Fma(n, -kLn2Low, Fma(n, -kLn2High, Negative(a)))};
+  return reduced;
+}
+
+/// 2^n exp(r), 0 where a is beyond 126 ln 2: ExpNegative of a.
+WEIGHTED_SIGMOID_LOSS_HOST_DEVICE float ExpReduced(float a, float shifted_n,
+                                                   float r) {
   const float kLimit = 87.3365402f;
-  const float rounded = Fma(a, -kLog2E, kRound);
-  const float n = Subtract(rounded, kRound);
-  const float r = Fma(n, -kLn2Low, Fma(n, -kLn2High, Negative(a)));
   float q = 1.39107974e-3f;
   q = Fma(q, r, 8.36311374e-3f);
   q = Fma(q, r, 4.16667089e-2f);
@@ -50,7 +62,7 @@ WEIGHTED_SIGMOID_LOSS_HOST_DEVICE float ExpNegative(float a) {
   q = Fma(q, r, 0.5f);
   const float p = Add(1.f, Fma(Multiply(r, r), q, r));
   const float two_to_n =
-      BitCast<float>((BitCast<std::uint32_t>(rounded) + 127u) << 23);
+      BitCast<float>((BitCast<std::uint32_t>(shifted_n) + 127u) << 23);
   const float u = Multiply(p, two_to_n);
   // Of a select, GCC makes two computations of all that follows and selects at
   // their ends, which took a twentieth longer. In double it does not.
@@ -58,19 +70,22 @@ WEIGHTED_SIGMOID_LOSS_HOST_DEVICE float ExpNegative(float a) {
   return BitCast<float>(BitCast<std::uint32_t>(u) & keep);
 }
 
-/**
- * @brief exp(-a) for a >= 0, within 0.8 ulp; 0 where it is below 2^-1022, that
- *        is a > 1022 ln 2. NaN for NaN.
- */
-WEIGHTED_SIGMOID_LOSS_HOST_DEVICE double ExpNegative(double a) {
+WEIGHTED_SIGMOID_LOSS_HOST_DEVICE Reduced<double> Reduce(double a) {
   const double kLog2E = 1.4426950408889634;
   const double kLn2High = 0.693147180369123816490;  // 33 bits
   const double kLn2Low = 1.90821492927058770002e-10;
   const double kRound = 6755399441055744.;  // 1.5 * 2^52
+  const double shifted_n = Fma(a, -kLog2E, kRound);
+  const double n = Subtract(shifted_n, kRound);
+  const Reduced<double> reduced = {
+      shifted_n, Fma(n, -kLn2Low, Fma(n, -kLn2High, Negative(a)))};
+  return reduced;
+}
+
+/// 2^n exp(r), 0 where a is beyond 1022 ln 2.
+WEIGHTED_SIGMOID_LOSS_HOST_DEVICE double ExpReduced(double a, double shifted_n,
+                                                    double r) {
   const double kLimit = 708.39641853226408;
-  const double rounded = Fma(a, -kLog2E, kRound);
-  const double n = Subtract(rounded, kRound);
-  const double r = Fma(n, -kLn2Low, Fma(n, -kLn2High, Negative(a)));
   double q = 2.5068447129421949e-8;
   q = Fma(q, r, 2.7620244273860158e-7);
   q = Fma(q, r, 2.7557355030973926e-6);
@@ -83,9 +98,19 @@ WEIGHTED_SIGMOID_LOSS_HOST_DEVICE double ExpNegative(double a) {
   q = Fma(q, r, 0.50000000000000011);
   const double p = Add(1., Fma(Multiply(r, r), q, r));
   const double two_to_n =
-      BitCast<double>((BitCast<std::uint64_t>(rounded) + 1023u) << 52);
+      BitCast<double>((BitCast<std::uint64_t>(shifted_n) + 1023u) << 52);
   const double u = Multiply(p, two_to_n);
   return IsLess(kLimit, a) ? 0. : u;
+}
+
+/**
+ * @brief exp(-a) for a >= 0, within 0.8 ulp; 0 where it is below 2^-126 (double:
+ *        2^-1022), that is a > 126 ln 2 (1022 ln 2). NaN for NaN.
+ */
+template <typename T>
+WEIGHTED_SIGMOID_LOSS_HOST_DEVICE T ExpNegative(T a) {
+  const Reduced<T> reduced = Reduce(a);
+  return ExpReduced(a, reduced.shifted_n, reduced.r);
 }
 
 /// log(1 + u) for u in [0, 1], within 1.5 ulp. NaN for NaN.
@@ -178,9 +203,8 @@ WEIGHTED_SIGMOID_LOSS_HOST_DEVICE T GradientElement(T x, T t, T a, T b, T u) {
   // cancel its errors do, too.
   const T positive = Multiply(Negative(a), t);
   const T negative = Multiply(b, Subtract(T(1), t));
-  const bool is_negative = IsLess(x, T(0));
-  const T of_large = is_negative ? positive : negative;
-  const T of_small = is_negative ? negative : positive;
+  T of_large = negative, of_small = positive;
+  SwapIfNegative(x, &of_large, &of_small);
   return Multiply(Fma(of_small, u, of_large), Reciprocal(Add(T(1), u)));
 }
 
