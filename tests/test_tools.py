@@ -195,6 +195,15 @@ def test_damaged_model(data):
         prototxt.parse_binary(data)
 
 
+def test_protobuf_is_silent(tmp_path, tools_command):
+    """It prints a line of its own about names that are not UTF-8."""
+    net, model = tmp_path / "net.prototxt", tmp_path / "net.caffemodel"
+    net.write_text("name: 'net'")
+    model.write_bytes(b"\xa2\x06\x03\x0a\x01\xff")  # a layer of that name
+    status, out, err = tools_command("calibrate", net, model)
+    assert (status, out) == (2, "") and err.count("\n") == 1
+
+
 def test_net_nested_too_deep():
     with pytest.raises(Refused, match="not a net's prototxt"):
         prototxt.parse("layer { " * 100_000)

@@ -3,6 +3,9 @@
 Texts here have a character for each byte of the file, whatever the encoding of names and comments.
 """
 
+import contextlib
+import os
+import sys
 import warnings
 from pathlib import Path
 
@@ -48,7 +51,7 @@ def parse(text, pb=None):
     try:
         text_format.Parse(text, net)
     except (text_format.ParseError, ValueError, RecursionError) as error:
-        words = readable(str(error))
+        words = one_line(readable(str(error)))
         if len(words) > 500:  # it has the whole line
             words = f"{words[:200]} ... {words[-200:]}"
         raise Refused(f"not a net's prototxt: {words}") from None
@@ -74,11 +77,25 @@ def takes_all(message, data):
 
     try:
         # At a stray end of a group it only warns, and leaves out all that follows.
-        with warnings.catch_warnings(record=True) as warned:
+        with silent_errors(), warnings.catch_warnings(record=True) as warned:
             warnings.simplefilter("always")
             return message.ParseFromString(data) in (None, len(data)) and not warned
     except (DecodeError, ValueError, RecursionError):
         return False
+
+
+@contextlib.contextmanager
+def silent_errors():
+    """Of C++ code, as protobuf's, which says on stderr what the one line says."""
+    sys.stderr.flush()
+    kept = os.dup(2)
+    try:
+        with open(os.devnull, "w") as nowhere:
+            os.dup2(nowhere.fileno(), 2)
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
 
 
 def included(layer, phase):
