@@ -14,7 +14,6 @@
 #include <stdexcept>
 #include <string>
 #include <tuple>
-#include <utility>
 #include <vector>
 
 #include "caffe/util/weighted_sigmoid_loss.hpp"
@@ -29,7 +28,8 @@ template <typename T>
 using Array = py::array_t<T, py::array::c_style>;
 template <typename T>
 using OptionalArray = std::optional<Array<T>>;
-using SizeAndInner = std::pair<std::size_t, std::size_t>;
+/// Size and inner of an axis, and of how many instances.
+using Scope = std::tuple<std::size_t, std::size_t, std::size_t>;
 
 void Require(bool holds, const char* what) {
   if (!holds) {
@@ -44,6 +44,15 @@ kernel::Axis AxisOf(std::size_t size, std::size_t inner, std::size_t count) {
                      count % (size * inner) == 0);
   Require(fits, "an axis does not fit the scores");
   return kernel::Axis(size, inner);
+}
+
+kernel::Axis ScopesOf(const Scope& scope, std::size_t count) {
+  const std::size_t instances = std::get<2>(scope);
+  Require(count == 0 || (instances > 0 && count % instances == 0),
+          "instances do not fit the scores");
+  const kernel::Axis axis = AxisOf(std::get<0>(scope), std::get<1>(scope),
+                                   count ? count / instances : 0);
+  return kernel::InEachInstance(axis, instances, count);
 }
 
 using Shape = std::vector<std::size_t>;
@@ -86,9 +95,8 @@ template <typename T>
 Result Compute(const Array<T>& scores, const Array<T>& targets,
                OptionalArray<T> grad, const OptionalArray<T>& weight,
                const Array<double>& cls_weight, const Array<double>& neg_weight,
-               std::size_t channel_inner,
-               const std::optional<SizeAndInner>& scope,
-               std::optional<double> ignore_label,
+               std::size_t channel_inner, const std::optional<Scope>& scope,
+               std::optional<double> ignore_label, bool ignore_soft_targets,
                std::optional<double> normalizer) {
   Require(targets.size() == scores.size(), "targets and scores differ in size");
   Require(neg_weight.size() == cls_weight.size(), "weights differ in number");
@@ -101,14 +109,15 @@ Result Compute(const Array<T>& scores, const Array<T>& targets,
   elements.neg_weight = neg_weight.data();
   elements.has_ignore_label = ignore_label.has_value();
   elements.ignore_label = static_cast<T>(ignore_label.value_or(0));
+  elements.ignores_soft_targets = ignore_soft_targets;
   if (weight) {
     elements.weight =
         WeightsOf(weight->data(), ShapeOf(*weight), ShapeOf(scores));
   }
   std::vector<double> balance;
   if (scope) {
-    elements.scope = AxisOf(scope->first, scope->second, elements.count);
-    balance.resize(2 * scope->first);
+    elements.scope = ScopesOf(*scope, elements.count);
+    balance.resize(2 * elements.scope.size);
   }
   T* to_grad = nullptr;
   if (grad) {
@@ -264,7 +273,8 @@ void Define(py::module_* module) {
               py::arg("targets").noconvert(), py::arg("grad").noconvert(),
               py::arg("weight").noconvert(), py::arg("cls_weight").noconvert(),
               py::arg("neg_weight").noconvert(), py::arg("channel_inner"),
-              py::arg("scope"), py::arg("ignore_label"), py::arg("normalizer"));
+              py::arg("scope"), py::arg("ignore_label"),
+              py::arg("ignore_soft_targets"), py::arg("normalizer"));
 }
 
 }  // namespace

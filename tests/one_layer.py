@@ -74,6 +74,7 @@ def arguments(layer):
         "class_balance": own.ClassBalance.Name(own.class_balance),
         "normalization": normalization,
         "ignore_label": common.ignore_label if common.HasField("ignore_label") else None,
+        "ignore_soft_targets": own.ignore_soft_targets,
     }
 
 
@@ -85,7 +86,7 @@ class Expected:
         loss_weight = layer.loss_weight[0] if layer.loss_weight else 1.0
         x = np.asarray(scores, np.float64)
         t = np.asarray(targets, np.float64).reshape(x.shape)
-        valid = np.full(x.shape, True) if given["ignore_label"] is None else t != layer_label(given)
+        valid = reference.not_ignored(t, layer_label(given), given["ignore_soft_targets"])
         normalizer = {
             "FULL": x.size,
             "VALID": np.count_nonzero(valid),
@@ -122,8 +123,8 @@ class Expected:
 
 
 def layer_label(given):
-    """ignore_label as targets are: float32."""
-    return np.float32(given["ignore_label"])
+    """ignore_label as targets are: float32; None where there is none."""
+    return None if given["ignore_label"] is None else np.float32(given["ignore_label"])
 
 
 def in_ulp(error, scale, floor):

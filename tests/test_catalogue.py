@@ -49,7 +49,7 @@ def test_parameters_are_the_message(document):
     assert rows == {field.name: default_text(field) for field in PARAMETER.fields}
     values = PARAMETER.fields_by_name["class_balance"].enum_type.values_by_name
     (meaning,) = (row[2] for row in table_with(document, "cls_weight") if "class_balance" in row)
-    assert set(re.findall(r"`([A-Z]+)`[:\uff1a]", meaning)) == set(values)
+    assert set(re.findall(r"`([A-Z_]+)`[:\uff1a]", meaning)) == set(values)
 
 
 def test_languages_agree():

@@ -4,11 +4,16 @@ It finds wrong indices, reads and writes outside of arrays, misaligned vectors, 
 in different places, and results other than the CPU's. What a GPU alone can show, it does not.
 """
 
+import ctypes
+import json
 import re
 import subprocess
+from math import prod
 from pathlib import Path
 
+import numpy as np
 import pytest
+from one_layer import LIMIT, arguments, in_ulp, parse_layer
 
 ROOT = Path(__file__).resolve().parent.parent
 EMULATION = Path(__file__).resolve().parent / "cuda_emulation"
@@ -57,7 +62,7 @@ def kernel():
     return emulated(UTIL / "weighted_sigmoid_loss.cu", KERNEL_SIZES)
 
 
-def compile_emulated(folder, **texts):
+def compile_emulated(folder, *flags, **texts):
     """Compile these with balance's kernels and the CPU kernel; return the program."""
     texts["balance"] = emulated(UTIL / "weighted_sigmoid_loss_balance.cu", {})
     sources = []
@@ -70,7 +75,8 @@ def compile_emulated(folder, **texts):
     includes = [f"-I{folder}", f"-I{EMULATION}", f"-I{ROOT / 'include'}"]
     sources += sorted(UTIL.glob("weighted_sigmoid_loss*.cpp"))
     program = folder / "emulated"
-    subprocess.run(["g++", *FLAGS, *includes, "-o", program, *sources, "-pthread"], check=True)
+    argv = ["g++", *FLAGS, *flags, *includes, "-o", program, *sources, "-pthread"]
+    subprocess.run(argv, check=True)
     return program
 
 
@@ -83,6 +89,102 @@ def test_emulated_kernels_are_the_cpu_kernel(tmp_path):
     done = run(compile_emulated(tmp_path, emulated=kernel() + '#include "main.cpp"\n'))
     assert done.returncode == 0, done.stdout[-3000:]
     assert re.search(r"^\d{3,} cases, 0 failures$", done.stdout, re.MULTILINE)
+
+
+# The golden cases
+
+POINTERS = {np.float32: ctypes.c_float, np.float64: ctypes.c_double, np.uintp: ctypes.c_size_t}
+CASES = json.loads((Path(__file__).parent / "golden.json").read_text())
+
+
+class Problem(ctypes.Structure):
+    """What golden.cpp has under this name."""
+
+    _fields_ = [
+        *[(name, ctypes.c_size_t) for name in ("axes", "weight_axes")],
+        *[(name, ctypes.POINTER(ctypes.c_size_t)) for name in ("shape", "weight_shape")],
+        *[(name, ctypes.POINTER(ctypes.c_float)) for name in ("scores", "targets", "weight")],
+        *[(name, ctypes.c_size_t) for name in ("channels", "channel_inner")],
+        *[(name, ctypes.POINTER(ctypes.c_double)) for name in ("cls_weight", "neg_weight")],
+        *[(name, ctypes.c_size_t) for name in ("scope_size", "scope_inner", "instances")],
+        *[
+            (name, ctypes.c_int)
+            for name in ("has_ignore_label", "ignore_label", "ignores_soft_targets")
+        ],
+        *[(name, ctypes.c_double) for name in ("normalizer", "loss_weight")],
+    ]
+
+
+def problem(case):
+    """A golden case as the kernel's input."""
+    layer = parse_layer(case["layer"])
+    given, shape = arguments(layer), case["shape"]
+    axis = given["axis"] % len(shape)
+    channel = shape[axis], prod(shape[axis + 1 :])
+    weights = [np.array(given[name] or [1], np.float64) for name in ("cls_weight", "neg_weight")]
+    channels = max(weight.size for weight in weights)
+    made = Problem(
+        axes=len(shape),
+        channels=channels,
+        channel_inner=channel[1] if channels > 1 else 1,
+        has_ignore_label=given["ignore_label"] is not None,
+        ignore_label=given["ignore_label"] or 0,
+        ignores_soft_targets=given["ignore_soft_targets"],
+        normalizer={"FULL": prod(shape), "VALID": 0, "BATCH_SIZE": shape[0], "NONE": 1}[
+            given["normalization"]
+        ],
+        loss_weight=layer.loss_weight[0] if layer.loss_weight else 1,
+    )
+    made.scope_size, made.scope_inner, made.instances = {
+        "NONE": (0, 0, 0),
+        "BATCH": (1, prod(shape), 1),
+        "INSTANCE": (shape[0], prod(shape[1:]), 1),
+        "CHANNEL": (*channel, 1),
+        "INSTANCE_CHANNEL": (*channel, shape[0]),
+    }[given["class_balance"]]
+    arrays = {
+        "shape": np.array(shape, np.uintp),
+        "scores": np.array(case["scores"], np.float32),
+        "targets": np.array(case["targets"], np.float32),
+        "cls_weight": np.broadcast_to(weights[0], channels).copy(),
+        "neg_weight": np.broadcast_to(weights[1], channels).copy(),
+    }
+    if case["weight"]:
+        arrays["weight"] = np.array(case["weight"]["data"], np.float32)
+        arrays["weight_shape"] = np.array(case["weight"]["shape"], np.uintp)
+        made.weight_axes = len(case["weight"]["shape"])
+    for name, array in arrays.items():
+        setattr(made, name, array.ctypes.data_as(ctypes.POINTER(POINTERS[array.dtype.type])))
+    made.arrays = arrays  # which Problem points to
+    return made
+
+
+@pytest.fixture(scope="module")
+def golden(tmp_path_factory):
+    """The loss and the gradient of a Problem."""
+    folder = tmp_path_factory.mktemp("golden")
+    text = (EMULATION / "golden.cpp").read_text()
+    library = ctypes.CDLL(
+        compile_emulated(folder, "-shared", "-fPIC", kernel=kernel(), golden=text)
+    )
+    library.Run.restype = ctypes.c_double
+
+    def run_case(given):
+        grad = np.full(given.arrays["scores"].size, np.nan, np.float32)
+        loss = library.Run(ctypes.byref(given), grad.ctypes.data_as(ctypes.c_void_p))
+        return loss, grad
+
+    return run_case
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case["name"])
+def test_golden_cases_emulated(case, golden):
+    loss, grad = golden(problem(case))
+    loss = float(np.float32(loss))
+    assert np.isfinite(loss) == np.isfinite(case["loss"])
+    assert in_ulp(loss - case["loss"], abs(case["loss"]), case["loss_floor"]) <= LIMIT
+    error = grad - np.array(case["grad"])
+    assert in_ulp(error, case["grad_scale"], case["grad_floor"]) <= LIMIT
 
 
 # tests/gpu/device.cu, which is for a GPU: that it finds nothing here, and finds what is wrong.

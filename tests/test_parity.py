@@ -98,28 +98,32 @@ def test_hed():
     agree(documented_layer("HED"), (scores, targets), *edge_loss(scores, targets))
 
 
-@pytest.fixture
-def rcf_pixels():
-    """Scores and targets, some of them 2."""
+def rcf_pixels(others):
+    """Scores and targets, some of which are of these others, to be left out."""
     scores, targets = scores_and_targets((3, 1, 12, 9))
-    targets[np.random.default_rng(1).random(targets.shape) < 0.1] = 2
+    random = np.random.default_rng(1)
+    mixed = random.random(targets.shape) < 0.3
+    targets[mixed] = random.choice(others, np.count_nonzero(mixed))
     return scores, targets
 
 
-def test_rcf(rcf_pixels):
-    layer = documented_layer("RCF")
+def test_rcf():
+    """On what the authors' data layer makes of gray values, and their loss leaves out."""
+    pixels = rcf_pixels(np.float32([1, 51, 102, 127]) / np.float32(255))
     # 1.1 as the layer has it, in float.
-    agree(layer, rcf_pixels, *edge_loss(*rcf_pixels, negative=float(np.float32(1.1))))
+    agree(documented_layer("RCF"), pixels, *edge_loss(*pixels, negative=float(np.float32(1.1))))
 
 
-def test_rcf_in_pytorch(rcf_pixels):
-    scores, targets = rcf_pixels
+def test_rcf_in_pytorch():
+    scores, targets = pixels = rcf_pixels([2])
     layer = documented_layer("RCF")
     own = layer.sigmoid_cross_entropy_weight_loss_param
+    own.ClearField("ignore_soft_targets")
     own.class_balance = own.BATCH
+    layer.loss_param.ignore_label = 2
     layer.loss_param.normalization = layer.loss_param.NONE
     one_image = edge_loss(scores[None], targets[None], negative=float(np.float32(1.1)))
-    agree(layer, rcf_pixels, one_image[0], one_image[1][0])
+    agree(layer, pixels, one_image[0], one_image[1][0])
 
 
 def test_casenet():

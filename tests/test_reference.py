@@ -22,6 +22,7 @@ def arguments(case):
     known = {name: [float(value) for value in fields.pop(name, [])] for name in WEIGHTS}
     known |= {name: int(fields.pop(name)[0]) for name in NUMBERS if name in fields}
     known |= {name: fields.pop(name)[0] for name in NAMES if name in fields}
+    known |= {name: fields.pop(name) == ["true"] for name in FLAGS if name in fields}
     if case["weight"]:
         known["weight"] = np.array(case["weight"]["data"]).reshape(case["weight"]["shape"])
     return known, fields
@@ -30,6 +31,7 @@ def arguments(case):
 WEIGHTS = ("cls_weight", "neg_weight")
 NUMBERS = ("axis", "ignore_label")
 NAMES = ("class_balance", "normalization")
+FLAGS = ("ignore_soft_targets",)
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case["name"])
@@ -47,7 +49,7 @@ def test_golden(case):
 
 
 def test_all_of_the_vectors_are_here():
-    assert len(CASES) == 27
+    assert len(CASES) == 34
 
 
 def test_far_scores():

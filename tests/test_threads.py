@@ -26,6 +26,9 @@ CASES = {
     "CHANNEL, many": ((79, 1703), "class_balance: CHANNEL", None),
     "CHANNEL of planes": ((19, 5, 37, 41), "class_balance: CHANNEL", None),
     "CHANNEL of large planes": ((3, 300, 19, 29), "class_balance: CHANNEL", None),
+    "INSTANCE_CHANNEL": ((301, 9, 13, 11), "class_balance: INSTANCE_CHANNEL", None),
+    "INSTANCE_CHANNEL, axis 2": ((3, 97, 5, 401), "class_balance: INSTANCE_CHANNEL axis: 2", None),
+    "hard targets": ((7, 3, 201, 101), "class_balance: CHANNEL ignore_soft_targets: true", None),
     "a weight an element": ((467, 997), "cls_weight: 3", (467, 997)),
     "a weight a pixel": ((5, 3, 101, 103), "cls_weight: {c}", (5, 1, 101, 103)),
     "a weight an instance": ((999, 31, 7), "class_balance: CHANNEL", (999,)),
@@ -141,7 +144,7 @@ def test_same_bits_for_any_number_of_threads():
     assert results[2] == results[0]
 
 
-@pytest.mark.parametrize("balance", ["NONE", "BATCH", "INSTANCE", "CHANNEL"])
+@pytest.mark.parametrize("balance", ["NONE", "BATCH", "INSTANCE", "CHANNEL", "INSTANCE_CHANNEL"])
 def test_memory_does_not_grow_with_the_input(balance):
     text = "sigmoid_cross_entropy_weight_loss_param { cls_weight: [1, 2, 3, 4] class_balance: %s }"
     # 16 MiB a blob; a scratch of one byte an element would be 4 MiB.

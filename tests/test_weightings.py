@@ -5,7 +5,7 @@ What random problems are made of is in problems(); how far off the layer may be 
 
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 from one_layer import LIMIT, Expected, Layer, parse_layer
 
@@ -43,6 +43,12 @@ def some_weights(draw, channels):
     return draw(st.lists(weights, min_size=number, max_size=number))
 
 
+def balances(shape, axis):
+    """Those that the layer takes for scores of a shape."""
+    has_scopes = axis % len(shape) > 0 and np.prod(shape) > shape[0] * shape[axis]
+    return ["NONE", "BATCH", "INSTANCE", "CHANNEL", *["INSTANCE_CHANNEL"] * int(has_scopes)]
+
+
 @st.composite
 def layer_texts(draw, shape):
     """What stands inside the layer, for scores of a shape; and the axis of a weight a channel."""
@@ -51,8 +57,9 @@ def layer_texts(draw, shape):
     own = [
         fields("cls_weight", draw(some_weights(channels))),
         fields("neg_weight", draw(some_weights(channels))),
-        f"class_balance: {draw(st.sampled_from(['NONE', 'BATCH', 'INSTANCE', 'CHANNEL']))}",
+        f"class_balance: {draw(st.sampled_from(balances(shape, axis)))}",
         f"axis: {axis}",
+        draw(st.sampled_from(["", "ignore_soft_targets: true"])),
     ]
     label = draw(st.none() | st.sampled_from(IGNORE_LABELS))
     common = [
@@ -122,6 +129,7 @@ def reshaped_problems(draw):
     text, axis = draw(layer_texts(shape))
     other = [draw(st.integers(1, 5)) for _ in shape]
     other[axis] = shape[axis]
+    assume("INSTANCE_CHANNEL" not in text or "INSTANCE_CHANNEL" in balances(other, axis))
     kept = draw(st.none() | st.lists(st.booleans(), min_size=len(shape), max_size=len(shape)))
     return text, [
         fill(draw(seeds), s, kept and [n if k else 1 for n, k in zip(s, kept)], text)

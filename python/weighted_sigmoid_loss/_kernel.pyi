@@ -14,8 +14,9 @@ def compute(
     cls_weight: npt.NDArray[np.float64],
     neg_weight: npt.NDArray[np.float64],
     channel_inner: int,
-    scope: tuple[int, int] | None,
+    scope: tuple[int, int, int] | None,
     ignore_label: float | None,
+    ignore_soft_targets: bool,
     normalizer: float | None,
 ) -> tuple[float, int, int]: ...
 def compute_float32_at(

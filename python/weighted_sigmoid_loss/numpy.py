@@ -34,7 +34,7 @@ class HasDLPack(Protocol):
 Real = Union[float, Number, "np.number[Any]"]
 Weights = Union[Real, Sequence[Real], npt.NDArray[np.number[Any]]]
 Normalization = Literal["full", "valid", "batch_size", "none"]
-ClassBalance = Literal["none", "batch", "instance", "channel"]
+ClassBalance = Literal["none", "batch", "instance", "channel", "instance_channel"]
 
 FLOATS = (np.dtype(np.float32), np.dtype(np.float64))
 
@@ -51,6 +51,7 @@ def loss_and_grad(
     weight: npt.NDArray[Float] | HasArray | HasDLPack | None = None,
     axis: SupportsIndex = 1,
     ignore_label: Real | None = None,
+    ignore_soft_targets: bool = False,
     normalization: Normalization = "batch_size",
     class_balance: ClassBalance = "none",
     out: npt.NDArray[Float] | None = None,
@@ -64,7 +65,7 @@ def loss_and_grad(
         loss = sum of (a t softplus(-x) + b (1 - t) softplus(x)) / normalizer
         grad = (b (1 - t) sigmoid(x) - a t sigmoid(-x)) / normalizer
 
-    without the elements whose target is ignore_label. The parameters are those of the Caffe layer
+    without the elements whose target is ignored. The parameters are those of the Caffe layer
     SigmoidCrossEntropyWeightLoss, and each element of grad has the bits that this layer gives it.
 
     scores: N x C x ..., float32 or float64, one axis or more, before any sigmoid.
@@ -73,12 +74,14 @@ def loss_and_grad(
     weight: element weights of the same type. Each axis is as long as that of the scores or 1; axes
         that it lacks at the end count as 1. Finite, not negative.
     axis: the channels' axis; a negative one counts from the end. Looked at only where a weight a
-        channel or class_balance="channel" needs it.
+        channel or the class_balance of channels needs it.
     ignore_label: elements whose target equals it have no loss and a gradient of 0.
+    ignore_soft_targets: so have those whose target is from 2^-20 to 1 - 2^-20.
     normalization: "full" divides by the number of elements, "valid" by that of the elements not
         ignored, "batch_size" by N, "none" by 1; never by less than 1.
-    class_balance: "batch", "instance" or "channel": in each such scope, b_pos is the share of
-        negatives and b_neg that of positives. "none": both are 1.
+    class_balance: "batch", "instance", "channel" or "instance_channel", which is each channel of
+        each instance: in each such scope, b_pos is the share of negatives and b_neg that of
+        positives. "none": both are 1.
     out: where grad goes, of the scores' shape and type; the scores themselves, if wanted. It may
         overlap them in no other way, and targets and weight not at all.
 
@@ -90,7 +93,7 @@ def loss_and_grad(
     a shape that does not fit, a weight that is negative or not finite, an axis out of range, an
     unknown name, and an out that is read-only, not contiguous or overlaps. Where an element weight
     is negative or not finite, out has been overwritten. Targets outside [0, 1] that are not
-    ignore_label are used as they are, with a UserWarning.
+    ignored are used as they are, with a UserWarning.
 
     While this computes, other Python threads run; they must not write to the arrays.
     """
@@ -106,7 +109,7 @@ def loss_and_grad(
     negative = _numbers("neg_weight", neg_weight)
     channels = max(positive.size, negative.size)
     along, inner = 0, 1
-    if channels > 1 or class_balance == "channel":
+    if channels > 1 or class_balance in ("channel", "instance_channel"):
         along = _checked_axis(axis, shape)
         inner = _inner(shape, along)
     if channels > 1:
@@ -122,6 +125,7 @@ def loss_and_grad(
         inner if channels > 1 else 1,
         _scope(class_balance, shape, along),
         _checked_label(ignore_label),
+        _checked_flag("ignore_soft_targets", ignore_soft_targets),
         _normalizer(normalization, shape),
     )
     if bad_weights or bad_targets:
@@ -138,6 +142,7 @@ def loss(
     weight: npt.NDArray[Float] | HasArray | HasDLPack | None = None,
     axis: SupportsIndex = 1,
     ignore_label: Real | None = None,
+    ignore_soft_targets: bool = False,
     normalization: Normalization = "batch_size",
     class_balance: ClassBalance = "none",
 ) -> float:
@@ -150,6 +155,7 @@ def loss(
         weight=weight,
         axis=axis,
         ignore_label=ignore_label,
+        ignore_soft_targets=ignore_soft_targets,
         normalization=normalization,
         class_balance=class_balance,
         out=_LOSS_ALONE,
@@ -323,17 +329,37 @@ def _aligned_shape(weight: npt.NDArray[Float], shape: tuple[int, ...]) -> tuple[
     return given[: len(shape)] + (1,) * (len(shape) - len(given))
 
 
-def _scope(class_balance: str, shape: tuple[int, ...], axis: int) -> tuple[int, int] | None:
-    """The axis along which the scopes of class_balance lie: its length, and its step's elements."""
+def _scope(class_balance: str, shape: tuple[int, ...], axis: int) -> tuple[int, int, int] | None:
+    """The axis along which the scopes of class_balance lie: its length, its step's elements, and in
+    how many instances its indices are others."""
     if class_balance == "none":
         return None
     if class_balance == "batch":
-        return 1, math.prod(shape) or 1
+        return 1, math.prod(shape) or 1, 1
     if class_balance == "instance":
-        return shape[0], _inner(shape, 0)
+        return shape[0], _inner(shape, 0), 1
     if class_balance == "channel":
-        return shape[axis], _inner(shape, axis)
+        return shape[axis], _inner(shape, axis), 1
+    if class_balance == "instance_channel":
+        _check_instance_channels(shape, axis)
+        return shape[axis], _inner(shape, axis), shape[0]
     raise ValueError(f"class_balance: need one of {get_args(ClassBalance)}, got {class_balance!r}")
+
+
+def _check_instance_channels(shape: tuple[int, ...], axis: int) -> None:
+    what = f"class_balance: instance_channel balances each channel of each instance of {shape}"
+    if axis == 0:
+        raise ValueError(f"{what}, and axis is that of the instances; instance balances these")
+    if 0 < math.prod(shape) <= shape[0] * shape[axis]:
+        raise ValueError(
+            f"{what}, which has one element along axis {axis}; choose channel, instance or batch"
+        )
+
+
+def _checked_flag(name: str, value: bool) -> bool:
+    if isinstance(value, (bool, np.bool_)):
+        return bool(value)
+    raise TypeError(f"{name}: need True or False, got {value!r}")
 
 
 def _checked_label(ignore_label: Real | None) -> float | None:

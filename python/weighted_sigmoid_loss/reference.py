@@ -7,8 +7,8 @@ Element i, of score x and target t in [0, 1], in channel c, with element weight 
     loss = a t softplus(-x) + b (1 - t) softplus(x)
     grad = b (1 - t) sigmoid(x) - a t sigmoid(-x)
 
-and none of either where t is ignore_label. b_pos and b_neg come from class_balance. The loss is the
-sum over the elements divided by the normalizer.
+and none of either where t is ignore_label, or soft with ignore_soft_targets. b_pos and b_neg
+come from class_balance. The loss is the sum over the elements divided by the normalizer.
 """
 
 # Python 2.7 would import the module numpy beside this one.
@@ -38,6 +38,7 @@ def weighted_sigmoid_loss(
     class_balance="NONE",
     normalization="BATCH_SIZE",
     ignore_label=None,
+    ignore_soft_targets=False,
 ):
     """Return the loss and its gradient with respect to the scores.
 
@@ -46,7 +47,7 @@ def weighted_sigmoid_loss(
     """
     x = np.asarray(scores, np.float64)
     t = np.asarray(targets, np.float64).reshape(x.shape)
-    valid = np.full(x.shape, True) if ignore_label is None else t != ignore_label
+    valid = not_ignored(t, ignore_label, ignore_soft_targets)
 
     e = element_weights(weight, x.shape)
     b_pos, b_neg = balance_factors(t, valid, class_balance, axis)
@@ -63,6 +64,14 @@ def weighted_sigmoid_loss(
     }[normalization]
     normalizer = max(1.0, normalizer)
     return np.where(valid, loss, 0).sum() / normalizer, np.where(valid, grad, 0) / normalizer
+
+
+def not_ignored(t, ignore_label, ignore_soft_targets):
+    """Which targets count. Soft is from 2^-20 on: closer to 0 or 1 they are rounded ones."""
+    valid = np.full(t.shape, True) if ignore_label is None else t != ignore_label
+    if ignore_soft_targets:
+        valid = valid & ~((t >= 2.0**-20) & (t <= 1 - 2.0**-20))
+    return valid
 
 
 def channel_weights(values, shape, axis):
@@ -90,7 +99,12 @@ def balance_factors(t, valid, class_balance, axis):
     """b_pos = Q / (P + Q), b_neg = P / (P + Q) in each scope; 0 where it has no valid element."""
     if class_balance == "NONE":
         return 1.0, 1.0
-    kept = {"BATCH": [], "INSTANCE": [0], "CHANNEL": [axis % t.ndim]}[class_balance]
+    kept = {
+        "BATCH": [],
+        "INSTANCE": [0],
+        "CHANNEL": [axis % t.ndim],
+        "INSTANCE_CHANNEL": [0, axis % t.ndim],
+    }[class_balance]
     summed = tuple(k for k in range(t.ndim) if k not in kept)
     p = np.where(valid, t, 0).sum(axis=summed, keepdims=True)
     q = np.where(valid, 1 - t, 0).sum(axis=summed, keepdims=True)

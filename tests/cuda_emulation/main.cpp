@@ -105,7 +105,7 @@ class Run {
     balance_.resize(expected.size());
     BalanceGpu(elements_, workspace_.data(), balance_.data());
     for (std::size_t k = 0; k < expected.size(); ++k) {
-      Expect(IsNear(balance_[k], expected[k]), case_.Name(), "balance");
+      Expect(IsNearFactor(balance_[k], expected[k]), case_.Name(), "balance");
     }
     elements_.balance = balance_.data();
   }

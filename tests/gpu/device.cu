@@ -462,10 +462,14 @@ struct Plain {
   __device__ std::uint64_t Scope(std::uint64_t i) const {
     return shape.balance == 'i'   ? Instance(i)
            : shape.balance == 'c' ? Channel(i)
+           : shape.balance == 'e' ? i / shape.inner
                                   : 0;
   }
   __device__ bool IsIgnored(std::uint64_t i) const {
-    return shape.has_ignore_label && targets[i] == -1;
+    const float t = targets[i];
+    const bool is_soft = t >= 1.f / 1048576 && t <= 1 - 1.f / 1048576;
+    return (shape.has_ignore_label && t == -1) ||
+           (shape.ignores_soft_targets && is_soft);
   }
   __device__ void Constants(std::uint64_t i, double scale, double* a,
                             double* b) const {
@@ -678,10 +682,11 @@ int RunLarge() {
     return kCannotTell;
   }
   // 2^31 - 1 is prime; 2^31 - 2 is 21483 x 151 x 662.
-  const Case kCases[] = {{1, 1, 2147483647, false, 'b', ' ', true, 0},
-                         {1, 1, 2147483647, false, ' ', 'f', true, 0},
-                         {21483, 151, 662, true, 'i', 'p', true, 0},
-                         {21483, 151, 662, true, 'c', 'f', true, 0}};
+  const Case kCases[] = {{1, 1, 2147483647, false, 'b', ' ', true, 0, false},
+                         {1, 1, 2147483647, false, ' ', 'f', true, 0, false},
+                         {21483, 151, 662, true, 'i', 'p', true, 0, false},
+                         {21483, 151, 662, true, 'c', 'f', true, 0, false},
+                         {21483, 151, 662, true, 'e', ' ', true, 0, true}};
   int failures = 0;
   for (const Case& c : kCases) {
     failures += LargeCase(c).Run();

@@ -56,10 +56,11 @@ def sizes(
     class_balance="NONE",
     normalization="BATCH_SIZE",
     ignore_label=None,
+    ignore_soft_targets=False,
 ):
     """What errors are judged against: each element's larger weight and larger gradient term."""
     x, t = np.asarray(scores, np.float64), np.asarray(targets, np.float64)
-    valid = np.full(x.shape, True) if ignore_label is None else t != ignore_label
+    valid = reference.not_ignored(t, ignore_label, ignore_soft_targets)
     counts = {"FULL": x.size, "VALID": valid.sum(), "BATCH_SIZE": len(x), "NONE": 1}
     e = reference.element_weights(weight, x.shape) * valid / max(1, counts[normalization])
     b_pos, b_neg = reference.balance_factors(t, valid, class_balance, axis)
@@ -110,6 +111,9 @@ def problems(draw):
         weight = random.random(lengths + [1] * draw(st.integers(0, 2))).astype(dtype)
         if weight.ndim > len(shape):
             weight = weight.reshape(weight.shape[: len(shape)] + (1,) * (weight.ndim - len(shape)))
+    balances = ["NONE", "BATCH", "INSTANCE", "CHANNEL"]
+    if axis % len(shape) > 0 and scores.size > shape[0] * shape[axis]:
+        balances.append("INSTANCE_CHANNEL")
     return (
         scores,
         targets,
@@ -118,9 +122,10 @@ def problems(draw):
             "cls_weight": draw(weights),
             "neg_weight": draw(weights),
             "axis": axis,
-            "class_balance": draw(st.sampled_from(["NONE", "BATCH", "INSTANCE", "CHANNEL"])),
+            "class_balance": draw(st.sampled_from(balances)),
             "normalization": draw(st.sampled_from(["FULL", "VALID", "BATCH_SIZE", "NONE"])),
             "ignore_label": ignore_label,
+            "ignore_soft_targets": draw(st.booleans()),
         },
     )
 
@@ -242,6 +247,7 @@ TARGETS = np.ones((4, 3), np.float32)
 LINE = np.zeros(25, np.float32)
 READ_ONLY = np.zeros((4, 3), np.float32)
 READ_ONLY.flags.writeable = False
+SCOPES_OF_ONE = {"class_balance": "instance_channel"}
 WRONG = [
     (TypeError, "scores: need an array, got list", {"scores": [[0.0] * 3] * 4}),
     (TypeError, "scores: is a masked array", {"scores": np.ma.array(SCORES, mask=True)}),
@@ -299,6 +305,10 @@ WRONG = [
     (ValueError, "weight: 12 of 12", {"weight": np.full((4, 3), np.inf, np.float32)}),
     (ValueError, "normalization: need one of", {"normalization": "VALID"}),
     (ValueError, "class_balance: need one of", {"class_balance": "image"}),
+    (ValueError, "of .4, 3., which has one element along axis 1", SCOPES_OF_ONE),
+    (ValueError, "axis is that of the instances", {**SCOPES_OF_ONE, "axis": -2}),
+    (ValueError, "axis: need -2 to 1", {**SCOPES_OF_ONE, "axis": 2}),
+    (TypeError, "ignore_soft_targets: need True or", {"ignore_soft_targets": "false"}),
     (ValueError, "ignore_label: need a number", {"ignore_label": float("nan")}),
     (ValueError, "ignore_label: need a number", {"ignore_label": "255"}),
 ]
@@ -310,6 +320,16 @@ def test_wrong_input(error, words, wrong):
     scores, targets = arguments.pop("scores"), arguments.pop("targets")
     with pytest.raises(error, match=words):
         wsl.loss_and_grad(scores, targets, **arguments)
+
+
+def test_soft_targets_are_ignored():
+    """From 2^-20 to 1 - 2^-20; what is rounded, as 255 times a float32 1/255, is hard."""
+    slack = np.float32(2.0**-20)
+    soft = [slack, 0.4, 1 - slack]
+    hard = [0, slack / 2, 1 - slack / 2, 1, np.float32(0.00392157) * 255]
+    targets = np.array([soft + hard], np.float32)
+    _, grad = wsl.loss_and_grad(np.ones_like(targets), targets, ignore_soft_targets=True)
+    assert grad[0].astype(bool).tolist() == [False] * 3 + [True] * 5
 
 
 def test_axis_is_looked_at_only_where_it_counts():
@@ -457,7 +477,7 @@ def test_forked_workers():
 
 
 @pytest.mark.parametrize("normalization", ["VALID", "BATCH_SIZE", "FULL", "NONE"])
-@pytest.mark.parametrize("balance", ["NONE", "BATCH", "INSTANCE", "CHANNEL"])
+@pytest.mark.parametrize("balance", ["NONE", "BATCH", "INSTANCE", "CHANNEL", "INSTANCE_CHANNEL"])
 def test_gradient_has_the_layers_bits(balance, normalization):
     pytest.importorskip("caffe", reason="Caffe is not built")
     from one_layer import Layer, parse_layer
@@ -466,11 +486,12 @@ def test_gradient_has_the_layers_bits(balance, normalization):
     scores = random.normal(scale=5, size=(37, 5, 13, 17)).astype(np.float32)
     targets = (random.random(scores.shape) < 0.1).astype(np.float32)
     targets[random.random(scores.shape) < 0.2] = 255
+    targets[random.random(scores.shape) < 0.2] = 0.25
     weight = random.random((37, 1, 13, 17)).astype(np.float32)
     # Numbers that float32 has, as the layer's weights are.
     text = (
         "sigmoid_cross_entropy_weight_loss_param { cls_weight: [1, 2.5, 80, 0.5, 100] "
-        f"neg_weight: 1.5 class_balance: {balance} }} "
+        f"neg_weight: 1.5 class_balance: {balance} ignore_soft_targets: true }} "
         f"loss_param {{ ignore_label: 255 normalization: {normalization} }}"
     )
     layer_loss, layer_grad = Layer(parse_layer(text)).run(scores, targets, weight)
@@ -481,6 +502,7 @@ def test_gradient_has_the_layers_bits(balance, normalization):
         cls_weight=[1, 2.5, 80, 0.5, 100],
         neg_weight=1.5,
         ignore_label=255,
+        ignore_soft_targets=True,
         class_balance=balance.lower(),
         normalization=normalization.lower(),
     )

@@ -60,9 +60,12 @@ namespace caffe {
  *     channel, or one a channel along axis. Finite, not negative.
  *   - neg_weight: likewise of the negative class.
  *   - axis (default 1): the channel axis; may be negative.
- *   - class_balance (default NONE): BATCH, INSTANCE or CHANNEL, the elements
- *     whose positives and negatives are balanced. Soft targets count in parts.
+ *   - class_balance (default NONE): BATCH, INSTANCE, CHANNEL or
+ *     INSTANCE_CHANNEL, the elements whose positives and negatives are balanced.
+ *     Soft targets count in parts.
  *   - stop_on_nan (default false): a fatal error when the loss is not finite.
+ *   - ignore_soft_targets (default false): elements whose target is from 2^-20
+ *     to 1 - 2^-20 are ignored as those of ignore_label are.
  *
  * In loss_param:
  *   - ignore_label: elements whose target equals it exactly have zero loss and
@@ -154,6 +157,7 @@ class SigmoidCrossEntropyWeightLossLayer : public LossLayer<Dtype> {
   void CheckChannels(const Blob<Dtype>& scores) const;
   void CheckChannels(const Blob<Dtype>& scores, const char* field,
                      int values) const;
+  void CheckInstanceChannels(const Blob<Dtype>& scores) const;
   void CheckPropagateDown(const vector<bool>& propagate_down) const;
   void ReshapeChannels(const Blob<Dtype>& scores);
   void ReshapeBalance(const Blob<Dtype>& scores);

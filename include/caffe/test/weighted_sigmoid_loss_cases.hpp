@@ -1,6 +1,7 @@
 #ifndef CAFFE_TEST_WEIGHTED_SIGMOID_LOSS_CASES_HPP_
 #define CAFFE_TEST_WEIGHTED_SIGMOID_LOSS_CASES_HPP_
 
+#include <algorithm>
 #include <cmath>
 #include <cstdio>
 #include <random>
@@ -26,20 +27,32 @@ const double kIgnoreLabels[] = {-1, 0, 1, 0.5};
 struct Case {
   std::size_t outer, channels, inner;
   bool by_channel;
-  char balance;  // ' ', b(atch), i(nstance), c(hannel)
-  char weight;   // ' ', f(ull), o(uter), p(ixel), c(hannel), r(ow's five)
+  // ' ', b(atch), i(nstance), c(hannel), e(ach channel of each instance), and
+  // g(rouped): the same of instances that have channels along a later axis
+  char balance;
+  char weight;  // ' ', f(ull), o(uter), p(ixel), c(hannel), r(ow's five)
   bool has_ignore_label;
   unsigned label;  // which of kIgnoreLabels
+  bool ignores_soft_targets;
 
   std::size_t count() const { return outer * channels * inner; }
+
+  /// With outer's least divisor but 1 as the length of the axis between.
+  std::size_t instances() const {
+    std::size_t between = 2;
+    while (outer % between != 0 && between < outer) {
+      ++between;
+    }
+    return balance == 'g' && outer > 1 ? outer / between : outer;
+  }
 
   std::string Name() const {
     char text[200];
     std::snprintf(text, sizeof(text),
                   "%zu x %zu x %zu, by channel %d, balance '%c', weight '%c', "
-                  "ignore %d, label %g",
+                  "ignore %d, label %g, soft %d",
                   outer, channels, inner, by_channel, balance, weight,
-                  has_ignore_label, kIgnoreLabels[label]);
+                  has_ignore_label, kIgnoreLabels[label], ignores_soft_targets);
     return text;
   }
 };
@@ -53,15 +66,16 @@ std::vector<Case> Cases() {
       {2, 8200, 1}, {33, 300, 1}, {50, 5, 1}};
   std::vector<Case> cases;
   for (const auto& shape : kShapes) {
-    for (const char balance : {' ', 'b', 'i', 'c'}) {
+    for (const char balance : {' ', 'b', 'i', 'c', 'e', 'g'}) {
       for (const char weight : {' ', 'f', 'o', 'p', 'c', 'r'}) {
         if (weight == 'r' && shape[2] % 5 != 0) {
           continue;
         }
         const std::size_t n = cases.size();
         const Case c = {
-            shape[0], shape[1], shape[2],  n % 3 != 0,
-            balance,  weight,   n % 5 < 3, n % 7 < 4 ? unsigned(n % 7) : 0};
+            shape[0],  shape[1], shape[2],  n % 3 != 0,
+            balance,   weight,   n % 5 < 3, n % 7 < 4 ? unsigned(n % 7) : 0,
+            n % 4 == 1};
         cases.push_back(c);
       }
     }
@@ -109,8 +123,8 @@ ElementWeights<T> MakeWeights(const Case& c, const T* data) {
   return made;
 }
 
-/// The values of a case: hard and soft targets, some of them ignored, -0 or out
-/// of range; some element weights negative.
+/// The values of a case: hard and soft targets, some of them ignored, -0, out
+/// of range, or where soft ones begin and end; some element weights negative.
 template <typename T>
 struct CaseValues {
   explicit CaseValues(const Case& c)
@@ -129,6 +143,7 @@ struct CaseValues {
                    : kind < 0.7  ? 0
                    : kind < 0.9  ? 1
                    : kind < 0.93 ? 0.5
+                   : kind < 0.95 ? NearSoft(random())
                                  : unit(random);
       if (kind > 0.998) {
         targets[i] = kind > 0.999 ? -0. : 255;
@@ -141,6 +156,12 @@ struct CaseValues {
       cls_weight[k] = 100 * unit(random);
       neg_weight[k] = unit(random);
     }
+  }
+
+  /// The first or the last soft target, or its neighbour that is hard.
+  static T NearSoft(unsigned which) {
+    const T edge = which & 1 ? T(kHardTargetSlack) : T(1 - kHardTargetSlack);
+    return which & 2 ? edge : std::nextafter(edge, T(which & 1 ? 0 : 1));
   }
 
   std::vector<T> scores, targets, weight;
@@ -159,13 +180,17 @@ Elements<T> MakeElements(const Case& c, const T* scores, const T* targets,
   elements.channel = c.by_channel ? Axis(c.channels, c.inner) : Axis();
   elements.cls_weight = cls_weight;
   elements.neg_weight = neg_weight;
-  elements.scope = c.balance == 'i'   ? Axis(c.outer, c.channels * c.inner)
-                   : c.balance == 'c' ? Axis(c.channels, c.inner)
-                                      : Axis(1, c.count());
+  elements.scope =
+      c.balance == 'i'   ? Axis(c.outer, c.channels * c.inner)
+      : c.balance == 'c' ? Axis(c.channels, c.inner)
+      : c.balance == 'e' || c.balance == 'g'
+          ? InEachInstance(Axis(c.channels, c.inner), c.instances(), c.count())
+          : Axis(1, c.count());
   elements.balance = NULL;
   elements.weight = MakeWeights(c, weight);
   elements.has_ignore_label = c.has_ignore_label;
   elements.ignore_label = T(kIgnoreLabels[c.label]);
+  elements.ignores_soft_targets = c.ignores_soft_targets;
   return elements;
 }
 
@@ -173,6 +198,12 @@ Elements<T> MakeElements(const Case& c, const T* scores, const T* targets,
 /// range make terms negative, which takes some digits.
 inline bool IsNear(double a, double b) {
   return std::abs(a - b) <= 1e-12 * std::abs(b);
+}
+
+/// Likewise balance factors: in a scope of few elements such targets may cancel
+/// to one that is all but 0.
+inline bool IsNearFactor(double a, double b) {
+  return std::abs(a - b) <= 1e-12 * std::max(1., std::abs(b));
 }
 
 }  // namespace weighted_sigmoid_loss

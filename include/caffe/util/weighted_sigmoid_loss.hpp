@@ -23,7 +23,8 @@
  *   loss = a t softplus(-x) + b (1 - t) softplus(x)
  *   gradient = b (1 - t) sigmoid(x) - a t sigmoid(-x)
  *
- * An element whose target equals the ignore label has zero loss and gradient.
+ * An element whose target equals the ignore label, or is soft where such are
+ * ignored, has zero loss and gradient.
  * weighted_sigmoid_loss_math.hpp has the formulas of an element and their error
  * bounds; they hold where the caller's thread rounds to nearest and does not
  * flush subnormal numbers to zero. Nothing is allocated and nothing is written
@@ -58,12 +59,38 @@ namespace weighted_sigmoid_loss {
  * along which nothing differs.
  */
 struct Axis {
-  Axis() : size(1), inner(1) {}
+  Axis() : size(1), inner(1), cycle(1), group(0) {}
   Axis(std::size_t size_value, std::size_t inner_value)
-      : size(size_value), inner(inner_value) {}
+      : size(size_value), inner(inner_value), cycle(size_value), group(0) {}
+
+  std::size_t Index(std::size_t i) const {
+    return i / inner % cycle + (IsGrouped() ? i / group * cycle : 0);
+  }
+  bool IsGrouped() const { return cycle < size; }
+
   std::size_t size;
   std::size_t inner;
+  /// How many indices come in turn, in a group of so many neighbours: all, but
+  /// for what InEachInstance makes, where each group has others.
+  std::size_t cycle;
+  std::size_t group;
 };
+
+/// An axis, other than the first, with other indices in each of the instances
+/// that count elements make up.
+inline Axis InEachInstance(const Axis& axis, std::size_t instances,
+                           std::size_t count) {
+  const std::size_t group = instances > 0 && count > 0 ? count / instances : 1;
+  if (axis.size == 1) {
+    return Axis(instances, group);
+  }
+  Axis made(instances * axis.size, axis.inner);
+  if (group > axis.size * axis.inner) {
+    made.cycle = axis.size;
+    made.group = group;
+  }
+  return made;
+}
 
 const int kMaxAxes = 32;  // as many as a Caffe blob has
 
@@ -115,16 +142,21 @@ struct Elements {
   ElementWeights<T> weight;
   bool has_ignore_label;
   T ignore_label;
+  bool ignores_soft_targets;
 };
 
 /// A target this close to 0 or 1, in either type, is one of them that was
 /// rounded: 255 times a float 1/255 is.
-const double kHardTargetSlack = 1. / (1 << 20);
+constexpr double kHardTargetSlack = 1. / (1 << 20);
 
 /// Whether a target is outside [0, 1] by more than rounding.
 inline bool IsOutOfRange(double target) {
   return !(target >= -kHardTargetSlack && target <= 1 + kHardTargetSlack);
 }
+
+/// Whether elements of this target are left out.
+template <typename T>
+bool IsIgnored(const Elements<T>& elements, T target);
 
 /// What a forward pass sums over the elements that are not ignored.
 struct LossSums {

@@ -70,6 +70,12 @@ WEIGHTED_SIGMOID_LOSS_HOST_DEVICE bool IsLess(T a, T b) {
   return a < b;
 }
 
+/// Whether a <= b; false for NaN.
+template <typename T>
+WEIGHTED_SIGMOID_LOSS_HOST_DEVICE bool IsAtMost(T a, T b) {
+  return a <= b;
+}
+
 /// Whether a == b; false for NaN.
 template <typename T>
 WEIGHTED_SIGMOID_LOSS_HOST_DEVICE bool IsEqual(T a, T b) {
@@ -156,6 +162,7 @@ WEIGHTED_SIGMOID_LOSS_BINARY(Subtract, "sub.rn.f32 %0, %1, %2;")
 WEIGHTED_SIGMOID_LOSS_BINARY(Multiply, "mul.rn.f32 %0, %1, %2;")
 WEIGHTED_SIGMOID_LOSS_UNARY(Negative, "neg.f32 %0, %1;")
 WEIGHTED_SIGMOID_LOSS_COMPARISON(IsLess, "set.lt.u32.f32 %0, %1, %2;")
+WEIGHTED_SIGMOID_LOSS_COMPARISON(IsAtMost, "set.le.u32.f32 %0, %1, %2;")
 WEIGHTED_SIGMOID_LOSS_COMPARISON(IsEqual, "set.eq.u32.f32 %0, %1, %2;")
 WEIGHTED_SIGMOID_LOSS_UNARY(PositivePart, "max.f32 %0, %1, 0f00000000;")
 WEIGHTED_SIGMOID_LOSS_UNARY(NegativePart, "min.f32 %0, %1, 0f00000000;")

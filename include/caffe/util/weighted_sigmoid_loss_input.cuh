@@ -8,6 +8,7 @@
 #include <limits>
 
 #include "caffe/util/weighted_sigmoid_loss.hpp"
+#include "caffe/util/weighted_sigmoid_loss_math.hpp"
 
 /**
  * @file
@@ -55,20 +56,27 @@ Divider MakeDivider(std::size_t divisor) {
 
 /// An Axis as kernels use it.
 struct DeviceAxis {
-  Divider size;
+  unsigned size;
+  Divider cycle;
   Divider inner;
+  Divider group;
 
+  __device__ bool IsGrouped() const { return cycle.divisor < size; }
   __device__ unsigned Index(unsigned i) const {
-    return size.divisor == 1 ? 0 : size.Remainder(inner.Quotient(i));
+    const unsigned index =
+        cycle.divisor == 1 ? 0 : cycle.Remainder(inner.Quotient(i));
+    return IsGrouped() ? group.Quotient(i) * cycle.divisor + index : index;
   }
   /// Whether elements i to i + count - 1 have the same index.
   __device__ bool IsSame(unsigned i, unsigned count) const {
-    return size.divisor == 1 || inner.Remainder(i) + count <= inner.divisor;
+    return cycle.divisor == 1 || inner.Remainder(i) + count <= inner.divisor;
   }
 };
 
 DeviceAxis MakeDeviceAxis(const Axis& axis) {
-  const DeviceAxis made = {MakeDivider(axis.size), MakeDivider(axis.inner)};
+  const DeviceAxis made = {static_cast<unsigned>(axis.size),
+                           MakeDivider(axis.cycle), MakeDivider(axis.inner),
+                           MakeDivider(axis.IsGrouped() ? axis.group : 1)};
   return made;
 }
 
@@ -110,8 +118,9 @@ struct Input {
   unsigned count;
   const T* scores;
   const T* targets;
-  T ignore_label;        // NaN, which equals nothing, where there is none
-  bool ignores_targets;  // those in [0, 1], which are not rare
+  T ignore_label;  // NaN, which equals nothing, where there is none
+  bool ignores_soft_targets;
+  bool ignores_targets;  // some in [0, 1], which are not rare
   double scale;
   DeviceAxis channel;
   const double* cls_weight;
@@ -122,6 +131,12 @@ struct Input {
 };
 
 template <typename T>
+__device__ __forceinline__ bool IsIgnored(const Input<T>& input, T target) {
+  return IsEqual(target, input.ignore_label) ||
+         (input.ignores_soft_targets && IsSoft(target));
+}
+
+template <typename T>
 Input<T> MakeInput(const Elements<T>& elements, double scale) {
   Input<T> input;
   input.count = static_cast<unsigned>(elements.count);
@@ -130,8 +145,10 @@ Input<T> MakeInput(const Elements<T>& elements, double scale) {
   input.ignore_label = elements.has_ignore_label
                            ? elements.ignore_label
                            : std::numeric_limits<T>::quiet_NaN();
+  input.ignores_soft_targets = elements.ignores_soft_targets;
   input.ignores_targets =
-      input.ignore_label >= T(0) && input.ignore_label <= T(1);
+      input.ignores_soft_targets ||
+      (input.ignore_label >= T(0) && input.ignore_label <= T(1));
   input.scale = scale;
   input.channel = MakeDeviceAxis(elements.channel);
   input.cls_weight = elements.cls_weight;

@@ -27,7 +27,8 @@ namespace weighted_sigmoid_loss {
 /// The most elements of a block whose losses are summed.
 const std::size_t kBlock = 512;
 
-/// Neighbouring elements; a and b are as in weighted_sigmoid_loss.hpp.
+/// Neighbouring elements; a and b are as in weighted_sigmoid_loss.hpp. Soft
+/// targets that are ignored are labelled ones.
 template <typename T>
 struct Block {
   std::size_t count;
@@ -62,6 +63,8 @@ struct Loops {
   /// which need no sums, and gradients are NULL where they are not wanted.
   /// Gradients may be where the scores are.
   BlockSums (*visit)(const Block<T>&, bool wants_sums, double* losses, T* grad);
+  /// Writes targets, with the label in place of those that are soft.
+  void (*label_soft)(const T* targets, std::size_t count, T label, T* labelled);
   /// Adds each target t that is not ignored to positives, 1 - t to negatives.
   void (*add_targets)(const Block<T>&, double* positives, double* negatives);
   /// The sum of at most kBlock values.
@@ -106,6 +109,25 @@ int AvailableLoops(Loops<T> loops[kMaxLoops]);
  */
 template <typename T>
 const Loops<T>& BestLoops();
+
+/// Sets the targets of a block from element `begin` on. Where soft ones are
+/// ignored they become labelled ones in a copy, so that the loops know of one
+/// value that is ignored.
+template <typename T>
+void SetTargets(const Elements<T>& elements, std::size_t begin,
+                const Loops<T>& loops, T copy[kBlock], Block<T>* block) {
+  block->targets = elements.targets + begin;
+  block->has_ignore_label = elements.has_ignore_label;
+  block->ignore_label = elements.ignore_label;
+  if (elements.ignores_soft_targets) {
+    if (!block->has_ignore_label) {
+      block->has_ignore_label = true;
+      block->ignore_label = T(0.5);  // is soft
+    }
+    loops.label_soft(block->targets, block->count, block->ignore_label, copy);
+    block->targets = copy;
+  }
+}
 
 }  // namespace weighted_sigmoid_loss
 

@@ -468,6 +468,15 @@ BlockSums Visit(const Block<T>& block, bool wants_loss, double* losses,
 }
 
 template <typename T>
+void LabelSoft(const T* __restrict targets, std::size_t count, T label,
+               T* __restrict labelled) {
+  for (std::size_t i = 0; i < count; ++i) {
+    const T t = targets[i];
+    labelled[i] = IsSoft(t) ? label : t;
+  }
+}
+
+template <typename T>
 void AddTargets(const Block<T>& block, double* __restrict positives,
                 double* __restrict negatives) {
   const T* targets = block.targets;
@@ -513,6 +522,7 @@ template <typename T>
 Loops<T> WEIGHTED_SIGMOID_LOSS_LOOPS() {
   const Loops<T> loops = {WEIGHTED_SIGMOID_LOSS_NAME,
                           Visit<T>,
+                          LabelSoft<T>,
                           AddTargets<T>,
                           Sum,
                           Fill,

@@ -3,6 +3,7 @@
 
 #include <cstdint>
 
+#include "caffe/util/weighted_sigmoid_loss.hpp"
 #include "caffe/util/weighted_sigmoid_loss_ieee.hpp"
 
 /**
@@ -206,6 +207,14 @@ WEIGHTED_SIGMOID_LOSS_HOST_DEVICE T GradientElement(T x, T t, T a, T b, T u) {
   T of_large = negative, of_small = positive;
   SwapIfNegative(x, &of_large, &of_small);
   return Multiply(Fma(of_small, u, of_large), Reciprocal(Add(T(1), u)));
+}
+
+/// Whether a target is neither 0 nor 1, nor one of them that was rounded. NaN
+/// is not.
+template <typename T>
+WEIGHTED_SIGMOID_LOSS_HOST_DEVICE bool IsSoft(T t) {
+  return IsAtMost(T(kHardTargetSlack), t) &
+         IsAtMost(t, T(1 - kHardTargetSlack));
 }
 
 /// To factors[0] and [1], b_pos = Q / (P + Q) and b_neg = P / (P + Q), both 0

@@ -132,8 +132,8 @@ static string Advice(const TargetKinds& kinds) {
            << "0.5) before this one.";
   } else if (kinds.bad == 1 && kinds.only_bad == -1) {
     advice << "If -1 marks elements to leave out, set ignore_label: -1; if 0 "
-           << "does, docs/recipes.md has the layers that make targets of such "
-           << "signs.";
+           << "does, put a Power layer (scale: 0.5 shift: 0.5) before this one "
+           << "and set ignore_soft_targets: true.";
   } else if (kinds.bad == 1 && kinds.are_integers &&
              (kinds.has_one || kinds.only_bad < 0)) {
     advice << "If " << kinds.only_bad << " marks elements to leave out, set "

@@ -48,6 +48,7 @@ void SigmoidCrossEntropyWeightLossLayer<Dtype>::ReadNormalization() {
   const LossParameter& loss_param = this->layer_param_.loss_param();
   elements_.has_ignore_label = loss_param.has_ignore_label();
   elements_.ignore_label = static_cast<Dtype>(loss_param.ignore_label());
+  elements_.ignores_soft_targets = param().ignore_soft_targets();
   if (loss_param.has_normalization()) {
     normalization_ = loss_param.normalization();
   } else if (loss_param.has_normalize() && loss_param.normalize()) {
@@ -72,7 +73,9 @@ void SigmoidCrossEntropyWeightLossLayer<Dtype>::LogParameters() const {
             << ", class_balance "
             << WeightLossParameter::ClassBalance_Name(param().class_balance())
             << ", normalization "
-            << LossParameter_NormalizationMode_Name(normalization_);
+            << LossParameter_NormalizationMode_Name(normalization_)
+            << (param().ignore_soft_targets() ? ", ignore_soft_targets true"
+                                              : "");
 }
 
 template <typename Dtype>
@@ -186,7 +189,8 @@ void SigmoidCrossEntropyWeightLossLayer<Dtype>::ReshapeChannels(
     const Blob<Dtype>& scores) {
   const bool by_channel =
       param().cls_weight_size() > 1 || param().neg_weight_size() > 1;
-  if (by_channel || param().class_balance() == WeightLossParameter::CHANNEL) {
+  if (by_channel || param().class_balance() == WeightLossParameter::CHANNEL ||
+      param().class_balance() == WeightLossParameter::INSTANCE_CHANNEL) {
     CheckChannels(scores);
   }
   elements_.channel = by_channel ? KernelAxis(scores, param().axis())
@@ -196,6 +200,21 @@ void SigmoidCrossEntropyWeightLossLayer<Dtype>::ReshapeChannels(
     cls_weight_ = ExpandWeights(param().cls_weight(), channels);
     neg_weight_ = ExpandWeights(param().neg_weight(), channels);
   }
+}
+
+template <typename Dtype>
+void SigmoidCrossEntropyWeightLossLayer<Dtype>::CheckInstanceChannels(
+    const Blob<Dtype>& scores) const {
+  CHECK_NE(0, scores.CanonicalAxisIndex(param().axis()))
+      << Description() << ": class_balance INSTANCE_CHANNEL needs an axis of "
+      << "channels after that of the instances, and axis is " << param().axis()
+      << "; INSTANCE balances each index of axis 0.";
+  const int scopes = scores.shape(0) * scores.shape(param().axis());
+  CHECK(scores.count() == 0 || scores.count() > scopes)
+      << Description() << ": class_balance INSTANCE_CHANNEL balances the "
+      << "elements of each channel of each instance, of which scores of shape "
+      << scores.shape_string() << " have one, along axis " << param().axis()
+      << "; set class_balance to CHANNEL, INSTANCE or BATCH.";
 }
 
 template <typename Dtype>
@@ -213,6 +232,11 @@ void SigmoidCrossEntropyWeightLossLayer<Dtype>::ReshapeBalance(
       break;
     case WeightLossParameter::CHANNEL:
       elements_.scope = KernelAxis(scores, param().axis());
+      break;
+    case WeightLossParameter::INSTANCE_CHANNEL:
+      CheckInstanceChannels(scores);
+      elements_.scope = weighted_sigmoid_loss::InEachInstance(
+          KernelAxis(scores, param().axis()), scores.shape(0), scores.count());
       break;
   }
   const size_t size = 2 * sizeof(double) * elements_.scope.size;
@@ -289,7 +313,7 @@ template <typename Dtype>
 void SigmoidCrossEntropyWeightLossLayer<Dtype>::WarnOfInput(
     const LossSums& sums, Dtype loss, const vector<Blob<Dtype>*>& bottom) {
   const std::function<bool(Dtype)> counts([this](Dtype target) {
-    return !(elements_.has_ignore_label && target == elements_.ignore_label);
+    return !weighted_sigmoid_loss::IsIgnored(elements_, target);
   });
   const char* const kUse =
       "; they are used as they are, and this is said at most twice. ";

@@ -130,7 +130,7 @@ class SigmoidCrossEntropyWeightLossLayerTest
     Backward();
     const double loss_weight =
         param.loss_weight_size() ? param.loss_weight(0) : 1;
-    const double normalizer = ReferenceNormalizer(param.loss_param());
+    const double normalizer = ReferenceNormalizer(param);
     const double eps = sizeof(Dtype) == sizeof(float) ? 1e-5 : 1e-12;
     double expected_loss = 0;
     for (int i = 0; i < scores_.count(); ++i) {
@@ -140,7 +140,7 @@ class SigmoidCrossEntropyWeightLossLayerTest
       const double p =
           1 / (1 + std::exp(-static_cast<double>(scores_.cpu_data()[i])));
       double grad = 0;
-      if (!IsIgnored(param.loss_param(), i)) {
+      if (!IsIgnored(param, i)) {
         expected_loss -= a * t * std::log(p) + b * (1 - t) * std::log(1 - p);
         grad = b * (1 - t) * p - a * t * (1 - p);
       }
@@ -154,9 +154,14 @@ class SigmoidCrossEntropyWeightLossLayerTest
                 eps * expected_loss * loss_weight);
   }
 
-  bool IsIgnored(const LossParameter& param, int i) const {
-    return param.has_ignore_label() &&
-           targets_.cpu_data()[i] == param.ignore_label();
+  bool IsIgnored(const LayerParameter& layer, int i) const {
+    const Dtype t = targets_.cpu_data()[i];
+    const LossParameter& param = layer.loss_param();
+    const bool is_soft = t >= 1 / 1048576. && t <= 1 - 1 / 1048576.;
+    return (param.has_ignore_label() && t == param.ignore_label()) ||
+           (layer.sigmoid_cross_entropy_weight_loss_param()
+                .ignore_soft_targets() &&
+            is_soft);
   }
 
   /// Index of element i along an axis of the scores.
@@ -189,7 +194,7 @@ class SigmoidCrossEntropyWeightLossLayerTest
     if (param.class_balance() != SigmoidCrossEntropyWeightLossParameter::NONE) {
       double positives = 0, negatives = 0;
       for (int j = 0; j < scores_.count(); ++j) {
-        if (SameScope(param, i, j) && !IsIgnored(layer.loss_param(), j)) {
+        if (SameScope(param, i, j) && !IsIgnored(layer, j)) {
           positives += targets_.cpu_data()[j];
           negatives += 1 - static_cast<double>(targets_.cpu_data()[j]);
         }
@@ -207,15 +212,19 @@ class SigmoidCrossEntropyWeightLossLayerTest
         return Index(i, 0) == Index(j, 0);
       case SigmoidCrossEntropyWeightLossParameter::CHANNEL:
         return Index(i, param.axis()) == Index(j, param.axis());
+      case SigmoidCrossEntropyWeightLossParameter::INSTANCE_CHANNEL:
+        return Index(i, 0) == Index(j, 0) &&
+               Index(i, param.axis()) == Index(j, param.axis());
       default:
         return true;
     }
   }
 
-  double ReferenceNormalizer(const LossParameter& param) const {
+  double ReferenceNormalizer(const LayerParameter& layer) const {
+    const LossParameter& param = layer.loss_param();
     int valid = 0;
     for (int i = 0; i < scores_.count(); ++i) {
-      valid += !IsIgnored(param, i);
+      valid += !IsIgnored(layer, i);
     }
     const bool by_valid =
         param.has_normalization()
@@ -285,8 +294,14 @@ TYPED_TEST(SigmoidCrossEntropyWeightLossLayerTest, TestElementWeights) {
 }
 
 TYPED_TEST(SigmoidCrossEntropyWeightLossLayerTest, TestClassBalance) {
-  const char* const kScopes[] = {"BATCH", "INSTANCE", "CHANNEL",
-                                 "CHANNEL axis: -1", "CHANNEL axis: 0"};
+  const char* const kScopes[] = {"BATCH",
+                                 "INSTANCE",
+                                 "CHANNEL",
+                                 "CHANNEL axis: -1",
+                                 "CHANNEL axis: 0",
+                                 "INSTANCE_CHANNEL",
+                                 "INSTANCE_CHANNEL axis: 2",
+                                 "INSTANCE_CHANNEL axis: -1"};
   for (const char* const scope : kScopes) {
     const string balance = string("class_balance: ") + scope;
     const string begin = "sigmoid_cross_entropy_weight_loss_param { ";
@@ -294,7 +309,22 @@ TYPED_TEST(SigmoidCrossEntropyWeightLossLayerTest, TestClassBalance) {
     this->CheckAgainstReference(
         begin + balance +
         " neg_weight: 1.1 cls_weight: 2 } " LOSS_PARAM("ignore_label: 0"));
+    this->CheckAgainstReference(begin + balance +
+                                " ignore_soft_targets: true } ");
   }
+}
+
+TYPED_TEST(SigmoidCrossEntropyWeightLossLayerTest, TestIgnoreSoftTargets) {
+  const char* const kModes[] = {"normalization: FULL",
+                                "ignore_label: 0 normalization: VALID",
+                                "normalization: VALID", ""};
+  for (const char* const mode : kModes) {
+    this->CheckAgainstReference(
+        PARAM(THREE_WEIGHTS "ignore_soft_targets: true") "loss_param { " +
+        string(mode) + " }");
+  }
+  EXPECT_NE(0, this->scores_.cpu_diff()[0]);
+  EXPECT_EQ(0, this->scores_.cpu_diff()[1]);  // soft
 }
 
 TYPED_TEST(SigmoidCrossEntropyWeightLossLayerTest, TestEverything) {
@@ -365,6 +395,8 @@ TYPED_TEST(SigmoidCrossEntropyWeightLossLayerTest, TestGradient) {
   this->CheckGradient(PARAM("class_balance: BATCH"));
   this->CheckGradient(PARAM("class_balance: INSTANCE"));
   this->CheckGradient(PARAM("class_balance: CHANNEL"));
+  this->CheckGradient(PARAM("class_balance: INSTANCE_CHANNEL axis: 2"));
+  this->CheckGradient(PARAM("ignore_soft_targets: true"));
   this->Weigh({2, 1, 2});
   this->CheckGradient("");
   this->CheckGradient(
@@ -540,6 +572,12 @@ TYPED_TEST(SigmoidCrossEntropyWeightLossLayerTest, TestSetUpLogsParameters) {
       "SigmoidCrossEntropyWeightLoss layer 'loss': cls_weight 100 0.5 7, "
       "neg_weight 1, class_balance NONE, normalization VALID",
       log.messages()[0]);
+  this->SetUpLayer(PARAM("ignore_soft_targets: true"));
+  ASSERT_EQ(2, log.messages().size());
+  EXPECT_EQ(
+      "SigmoidCrossEntropyWeightLoss layer 'loss': cls_weight 1, neg_weight 1, "
+      "class_balance NONE, normalization BATCH_SIZE, ignore_soft_targets true",
+      log.messages()[1]);
 }
 
 // On the CPU only: a death test forks, which no CUDA context outlives.
@@ -576,6 +614,38 @@ TYPED_TEST(SigmoidCrossEntropyWeightLossLayerDeathTest, TestAxis) {
   EXPECT_DEATH(this->SetUpLayer(PARAM("class_balance: CHANNEL axis: 4")),
                "axis is 4, .* axis must be from -4 to 3");
   this->SetUpLayer(PARAM("cls_weight: 2 class_balance: INSTANCE axis: 4"));
+  EXPECT_DEATH(this->SetUpLayer(PARAM("class_balance: INSTANCE_CHANNEL "
+                                      "axis: 4")),
+               "axis is 4, .* axis must be from -4 to 3");
+  const char* const kInstances[] = {"0", "-4"};
+  for (const char* const axis : kInstances) {
+    EXPECT_DEATH(
+        this->SetUpLayer("sigmoid_cross_entropy_weight_loss_param { "
+                         "class_balance: INSTANCE_CHANNEL axis: " +
+                         string(axis) + " }"),
+        "layer 'loss': class_balance INSTANCE_CHANNEL needs an axis of "
+        "channels after that of the instances, and axis is " +
+            string(axis) + "; INSTANCE balances each index of axis 0");
+  }
+}
+
+TYPED_TEST(SigmoidCrossEntropyWeightLossLayerDeathTest, TestScopesOfOne) {
+  const vector<int> kShapes[] = {{5, 3}, {5, 3, 1, 1}, {1, 15}};
+  for (const vector<int>& shape : kShapes) {
+    this->scores_.Reshape(shape);
+    this->targets_.Reshape(shape);
+    EXPECT_DEATH(this->SetUpLayer(PARAM("class_balance: INSTANCE_CHANNEL")),
+                 "layer 'loss': class_balance INSTANCE_CHANNEL balances the "
+                 "elements of each channel of each instance, of which scores "
+                 "of shape .* have one, along axis 1; set class_balance to "
+                 "CHANNEL, INSTANCE or BATCH");
+  }
+  this->scores_.Reshape({0, 3, 2, 2});  // nobody knows
+  this->targets_.Reshape({0, 3, 2, 2});
+  this->SetUpLayer(PARAM("class_balance: INSTANCE_CHANNEL"));
+  this->scores_.Reshape({5, 3, 1, 2});
+  this->targets_.Reshape({5, 3, 1, 2});
+  this->SetUpLayer(PARAM("class_balance: INSTANCE_CHANNEL"));
 }
 
 TYPED_TEST(SigmoidCrossEntropyWeightLossLayerDeathTest, TestElementWeights) {

@@ -260,9 +260,9 @@ class WeightedSigmoidLossSumTest : public ::testing::Test {
   void ExpectBalance(const Axis& scope) const {
     std::vector<Real> positives(scope.size), negatives(scope.size);
     for (std::size_t i = 0; i < elements_.count; ++i) {
-      if (targets_[i] != elements_.ignore_label) {
-        positives[i / scope.inner % scope.size] += targets_[i];
-        negatives[i / scope.inner % scope.size] += 1 - Real(targets_[i]);
+      if (!IsLeftOut(i)) {
+        positives[scope.Index(i)] += targets_[i];
+        negatives[scope.Index(i)] += 1 - Real(targets_[i]);
       }
     }
     for (std::size_t s = 0; s < scope.size; ++s) {
@@ -272,6 +272,12 @@ class WeightedSigmoidLossSumTest : public ::testing::Test {
     }
   }
 
+  bool IsLeftOut(std::size_t i) const {
+    const T t = targets_[i];
+    const bool is_soft = t >= T(1) / 1048576 && t <= 1 - T(1) / 1048576;
+    return t == T(-1) || (elements_.ignores_soft_targets && is_soft);
+  }
+
   /// a and b of element i but for scale and element weight.
   void Constants(std::size_t i, double* a, double* b) const {
     const Axis& channel = elements_.channel;
@@ -279,7 +285,7 @@ class WeightedSigmoidLossSumTest : public ::testing::Test {
     *a = cls_weight_[c];
     *b = neg_weight_[c];
     if (elements_.balance) {
-      const std::size_t s = i / elements_.scope.inner % elements_.scope.size;
+      const std::size_t s = elements_.scope.Index(i);
       *a *= balance_[2 * s];
       *b *= balance_[2 * s + 1];
     }
@@ -299,7 +305,7 @@ class WeightedSigmoidLossSumTest : public ::testing::Test {
     Gradient(elements_, scale, grad.data());
     LargestError grad_error;
     for (std::size_t i = 0; i < elements_.count; ++i) {
-      if (targets_[i] == T(-1)) {
+      if (IsLeftOut(i)) {
         EXPECT_EQ(0, grad[i]) << i;
         continue;
       }
@@ -323,6 +329,7 @@ class WeightedSigmoidLossSumTest : public ::testing::Test {
               LossAndGradient(elements_, scale, one_pass_grad.data()).loss);
     EXPECT_TRUE(grad == one_pass_grad);
     EXPECT_EQ(valid, sums.valid);
+    EXPECT_EQ(valid, CountValid(elements_));
     EXPECT_EQ(0, sums.target_excess);
     EXPECT_EQ(0, sums.weight_excess);
     LargestError loss_error;
@@ -442,6 +449,88 @@ TYPED_TEST(WeightedSigmoidLossSumTest, TestBalance) {
   this->Fill(300 * 35, Axis());
   this->BalanceOver(Axis(35, 1));
   this->Check();
+}
+
+/// Each index of an axis, others in each instance.
+TYPED_TEST(WeightedSigmoidLossSumTest, TestBalanceInEachInstance) {
+  const std::size_t kAxes[][2] = {{70, 40}, {40, 1}, {3, 70 * 40}, {1, 40}};
+  this->Fill(6 * 3 * 70 * 40, Axis(70, 40));
+  for (const auto& axis : kAxes) {
+    for (const std::size_t instances : {1, 6}) {
+      const Axis scope = InEachInstance(Axis(axis[0], axis[1]), instances,
+                                        this->elements_.count);
+      EXPECT_EQ(instances * axis[0], scope.size);
+      EXPECT_EQ(scope.size - 1, scope.Index(this->elements_.count - 1));
+      this->BalanceOver(scope);
+      this->Check();
+    }
+  }
+  // Longer than a block, and more than one sweep takes.
+  this->Fill(4 * 3 * 5 * 1031, Axis(5, 1031));
+  this->BalanceOver(InEachInstance(Axis(5, 1031), 4, 4 * 3 * 5 * 1031));
+  this->Check();
+  this->Fill(2 * 5 * 700, Axis());
+  this->BalanceOver(InEachInstance(Axis(700, 1), 2, 2 * 5 * 700));
+  this->Check();
+  EXPECT_EQ(0, InEachInstance(Axis(3, 1), 0, 0).size);
+}
+
+TYPED_TEST(WeightedSigmoidLossSumTest, TestSoftTargetsAreIgnored) {
+  this->Fill(6 * 3 * 70 * 40, Axis(70, 40));
+  this->elements_.ignores_soft_targets = true;
+  for (std::size_t i = 0; i < this->elements_.count; i += 2) {
+    this->targets_[i] = i % 3 == 0;
+  }
+  this->Check();
+  this->BalanceOver(Axis(18, 70 * 40));
+  this->Check();
+  this->BalanceOver(InEachInstance(Axis(40, 1), 6, this->elements_.count));
+  this->Check();
+}
+
+/// Soft is from 2^-20 to 1 - 2^-20; NaN and what is outside [0, 1] is not.
+TYPED_TEST(WeightedSigmoidLossSumTest, TestWhereSoftTargetsBegin) {
+  typedef TypeParam T;
+  const T kFirst = std::ldexp(T(1), -20), kLast = 1 - kFirst;
+  const T soft[] = {kFirst, T(1) / 255, T(0.5), T(254) / 255, kLast};
+  const T hard[] = {0,
+                    T(-0.),
+                    std::numeric_limits<T>::min(),
+                    std::nextafter(kFirst, T(0)),
+                    std::nextafter(kLast, T(1)),
+                    255 * (T(1) / 255),
+                    255 * T(0.00392157f),
+                    1,
+                    T(-0.5),
+                    2,
+                    std::numeric_limits<T>::infinity(),
+                    std::numeric_limits<T>::quiet_NaN()};
+  this->FillPlain(1);
+  for (const bool ignores : {false, true}) {
+    this->elements_.ignores_soft_targets = ignores;
+    for (const T t : soft) {
+      this->targets_[0] = t;
+      EXPECT_EQ(!ignores, Loss(this->elements_, 1.).valid) << t;
+      EXPECT_EQ(!ignores, CountValid(this->elements_)) << t;
+    }
+    for (const T t : hard) {
+      this->targets_[0] = t;
+      EXPECT_EQ(1, Loss(this->elements_, 1.).valid) << t;
+      EXPECT_EQ(1, CountValid(this->elements_)) << t;
+      this->elements_.has_ignore_label = false;
+      EXPECT_EQ(1, Loss(this->elements_, 1.).valid) << t;
+      this->elements_.has_ignore_label = true;
+    }
+  }
+  // The warnings know of it, too.
+  this->targets_[0] = 2;
+  EXPECT_EQ(1, CountBadInput(this->elements_).targets);
+  this->Weigh(Axis(1, 1));
+  this->weights_[0] = -1;
+  EXPECT_EQ(1, CountBadInput(this->elements_).weights);
+  this->targets_[0] = T(0.5);
+  EXPECT_EQ(0, CountBadInput(this->elements_).weights);
+  EXPECT_EQ(0, Loss(this->elements_, 1.).weight_excess);
 }
 
 TYPED_TEST(WeightedSigmoidLossSumTest, TestBalanceOfEmptyScope) {

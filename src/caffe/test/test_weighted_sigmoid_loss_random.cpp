@@ -88,7 +88,8 @@ class WeightedSigmoidLossRandomTest : public MultiDeviceTest<TypeParam> {
 
   /// A layer with every parameter, for bottoms of these shapes.
   void SetUpLayer(const vector<int>& shape, const vector<int>& weights_shape,
-                  int ignore_label, Parameter::ClassBalance class_balance) {
+                  int ignore_label, bool ignore_soft_targets,
+                  Parameter::ClassBalance class_balance) {
     scores_.Reshape(shape);
     targets_.Reshape(shape);
     weights_.Reshape(weights_shape);
@@ -105,6 +106,7 @@ class WeightedSigmoidLossRandomTest : public MultiDeviceTest<TypeParam> {
     }
     param->set_neg_weight(0, 0);
     param->set_class_balance(class_balance);
+    param->set_ignore_soft_targets(ignore_soft_targets);
     layer_.reset(new SigmoidCrossEntropyWeightLossLayer<float>(layer_param));
     layer_->SetUp(bottoms_, tops_);
   }
@@ -114,6 +116,11 @@ class WeightedSigmoidLossRandomTest : public MultiDeviceTest<TypeParam> {
   }
   float ignore_label() const {
     return layer_->layer_param().loss_param().ignore_label();
+  }
+  bool IsIgnored(float target) const {
+    const bool is_soft = target >= 1 / 1048576. && target <= 1 - 1 / 1048576.;
+    return target == ignore_label() ||
+           (param().ignore_soft_targets() && is_soft);
   }
 
   /// huge: scores up to the largest, too, which hide the others in the loss.
@@ -162,6 +169,8 @@ class WeightedSigmoidLossRandomTest : public MultiDeviceTest<TypeParam> {
         return n;
       case Parameter::CHANNEL:
         return c;
+      case Parameter::INSTANCE_CHANNEL:
+        return n * targets_.shape(1) + c;
       default:
         return 0;
     }
@@ -174,7 +183,7 @@ class WeightedSigmoidLossRandomTest : public MultiDeviceTest<TypeParam> {
     for (int n = 0; n < targets_.shape(0); ++n) {
       for (int c = 0; c < targets_.shape(1); ++c) {
         for (int i = 0; i < targets_.shape(2); ++i, ++targets) {
-          if (*targets != ignore_label()) {
+          if (!IsIgnored(*targets)) {
             visit(n, c, i);
           }
         }
@@ -203,7 +212,7 @@ class WeightedSigmoidLossRandomTest : public MultiDeviceTest<TypeParam> {
     std::fill_n(scores_.mutable_cpu_diff(), scores_.count(), 99.f);
     layer_->Backward(tops_, {true, false, false}, bottoms_);
 
-    const int scopes = std::max(scores_.shape(0), scores_.shape(1));
+    const int scopes = scores_.shape(0) * scores_.shape(1);
     vector<double> positives(scopes), negatives(scopes);
     const double normalizer = CountTargets(&positives, &negatives);
     const double top_diff = kLossWeight / normalizer;
@@ -248,8 +257,7 @@ class WeightedSigmoidLossRandomTest : public MultiDeviceTest<TypeParam> {
   int IgnoredWithoutGradient() const {
     int number = 0;
     for (int i = 0; i < scores_.count(); ++i) {
-      number += targets_.cpu_data()[i] == ignore_label() &&
-                scores_.cpu_diff()[i] == 0;
+      number += IsIgnored(targets_.cpu_data()[i]) && scores_.cpu_diff()[i] == 0;
     }
     return number;
   }
@@ -275,8 +283,9 @@ TYPED_TEST(WeightedSigmoidLossRandomTest, TestEverything) {
       {999, 35, 1}, {1, 8, 4099}, {64, 2, 256}, {5, 7, 1000}, {17, 300, 7}};
   const int kIgnoreLabels[] = {2, -1, 0};  // 0: all negatives, no soft target
   const Parameter::ClassBalance kScopes[] = {
-      Parameter::BATCH, Parameter::INSTANCE, Parameter::CHANNEL};
-  const int kLayers = 5 * 8 * 3;
+      Parameter::BATCH, Parameter::INSTANCE, Parameter::CHANNEL,
+      Parameter::INSTANCE_CHANNEL};
+  const int kLayers = 5 * 8 * 4 - 8;
   int layer = 0;
   for (const vector<int>& shape : kShapes) {
     for (int broadcast = 0; broadcast < 8; ++broadcast) {
@@ -286,8 +295,11 @@ TYPED_TEST(WeightedSigmoidLossRandomTest, TestEverything) {
         weights_shape[k] = broadcast >> k & 1 ? 1 : shape[k];
       }
       for (const Parameter::ClassBalance scope : kScopes) {
+        if (scope == Parameter::INSTANCE_CHANNEL && shape[2] == 1) {
+          continue;  // no scope has more than one element
+        }
         this->SetUpLayer(shape, weights_shape, kIgnoreLabels[broadcast % 3],
-                         scope);
+                         broadcast % 4 == 3, scope);
         ++layer;
         for (int round = 0; this->elements_ < kElements * layer / kLayers;
              ++round) {

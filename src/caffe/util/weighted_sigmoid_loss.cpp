@@ -6,6 +6,7 @@
 #include <numeric>
 
 #include "caffe/util/weighted_sigmoid_loss_loops.hpp"
+#include "caffe/util/weighted_sigmoid_loss_math.hpp"
 #include "caffe/util/weighted_sigmoid_loss_parts.hpp"
 #include "caffe/util/weighted_sigmoid_loss_pool.hpp"
 
@@ -37,9 +38,10 @@ Segment SegmentAt(const Axis& axis, std::size_t begin, std::size_t end) {
   Segment segment = {begin, end, 0, false};
   if (axis.size > 1) {
     segment.runs = axis.inner == 1;
-    segment.index = begin / axis.inner % axis.size;
-    const std::size_t left = segment.runs ? axis.size - segment.index
-                                          : axis.inner - begin % axis.inner;
+    segment.index = axis.Index(begin);
+    const std::size_t left = segment.runs
+                                 ? axis.cycle - segment.index % axis.cycle
+                                 : axis.inner - begin % axis.inner;
     segment.end = std::min(end, begin + left);
   }
   return segment;
@@ -111,17 +113,19 @@ class BlockCursor {
       is_rounded_ = true;
     }
     const std::size_t first = is_same_ ? 0 : a_ - by_scope_a_;
-    const Block<T> block = {end_ - begin_,
-                            elements_.scores + begin_,
-                            elements_.targets + begin_,
-                            elements_.has_ignore_label,
-                            elements_.ignore_label,
-                            is_same_,
-                            a_,
-                            b_,
-                            weights_,
-                            rounded_a_ + first,
-                            rounded_b_ + first};
+    T copy[kBlock];
+    Block<T> block = {end_ - begin_,
+                      elements_.scores + begin_,
+                      NULL,
+                      false,
+                      0,
+                      is_same_,
+                      a_,
+                      b_,
+                      weights_,
+                      rounded_a_ + first,
+                      rounded_b_ + first};
+    SetTargets(elements_, begin_, loops_, copy, &block);
     BlockSums sums =
         loops_.visit(block, wants_sums, losses, grad ? grad + begin_ : NULL);
     if (sums.valid > 0) {
@@ -144,7 +148,7 @@ class BlockCursor {
     std::size_t period = 1;
     for (const Axis& axis : axes) {
       if (axis.size > 1) {
-        if (axis.inner > 1 || axis.size > kMaxPeriod ||
+        if (axis.inner > 1 || axis.IsGrouped() || axis.size > kMaxPeriod ||
             (period > 1 && period != axis.size)) {
           return 0;
         }
@@ -423,11 +427,16 @@ LossSums LossesAndGradient(const Elements<T>& elements, double scale, T* losses,
 }
 
 template <typename T>
+bool IsIgnored(const Elements<T>& elements, T target) {
+  return (elements.has_ignore_label & (target == elements.ignore_label)) |
+         (elements.ignores_soft_targets & IsSoft(target));
+}
+
+template <typename T>
 std::uint64_t CountValid(const Elements<T>& elements) {
-  if (!elements.has_ignore_label) {
+  if (!elements.has_ignore_label && !elements.ignores_soft_targets) {
     return elements.count;
   }
-  const T ignore_label = elements.ignore_label;
   const std::size_t parts = Parts(elements.count);
   std::uint64_t valid[kParts];
   ForEachPart(parts, Threads(elements.count), [&](std::size_t part) {
@@ -439,7 +448,7 @@ std::uint64_t CountValid(const Elements<T>& elements) {
       const std::size_t count = std::min(kBlock, end - begin);
       std::uint32_t block_valid = 0;  // narrow, for compilers' vector code
       for (std::size_t i = 0; i < count; ++i) {
-        block_valid += targets[i] != ignore_label;
+        block_valid += !IsIgnored(elements, targets[i]);
       }
       part_valid += block_valid;
     }
@@ -453,7 +462,7 @@ BadInput CountBadInput(const Elements<T>& elements) {
   BadInput bad = {0, 0};
   for (std::size_t i = 0; i < elements.count; ++i) {
     const T target = elements.targets[i];
-    if (elements.has_ignore_label && target == elements.ignore_label) {
+    if (IsIgnored(elements, target)) {
       continue;
     }
     bad.targets += IsOutOfRange(target);
@@ -468,6 +477,7 @@ BadInput CountBadInput(const Elements<T>& elements) {
   template bool SetAxes<T>(const std::size_t* scores, int scores_axes,      \
                            const std::size_t* weights, int weights_axes,    \
                            ElementWeights<T>* weight);                      \
+  template bool IsIgnored<T>(const Elements<T>& elements, T target);        \
   template BadInput CountBadInput<T>(const Elements<T>& elements);          \
   template LossSums Loss<T>(const Elements<T>& elements, double scale);     \
   template void Gradient<T>(const Elements<T>& elements, double scale,      \

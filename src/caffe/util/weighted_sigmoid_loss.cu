@@ -158,8 +158,9 @@ std::size_t Period(const Elements<T>& elements) {
   const Axis& scope = elements.scope;
   const std::size_t by_channel =
       channel.size > 1 ? channel.size * channel.inner : 1;
-  const std::size_t by_scope =
-      elements.balance && scope.size > 1 ? scope.size * scope.inner : 1;
+  const std::size_t by_scope = !elements.balance || scope.size == 1 ? 1
+                               : scope.IsGrouped() ? elements.count
+                                                   : scope.size * scope.inner;
   const std::size_t period = std::max(by_channel, by_scope);
   return period % by_channel == 0 && period % by_scope == 0 ? period : 0;
 }
@@ -280,7 +281,8 @@ double FromBits(std::uint32_t excess) {
 }
 
 /// Takes ignored elements out, and measures what there is to warn of.
-template <int kPass, typename T, int kWidth>
+/// kMayBeSoft: soft targets may be among them.
+template <int kPass, bool kMayBeSoft, typename T, int kWidth>
 __device__ __forceinline__ void VisitRare(const Input<T>& input,
                                           Vectors<T, kWidth>* v,
                                           PassSums* counts) {
@@ -288,7 +290,8 @@ __device__ __forceinline__ void VisitRare(const Input<T>& input,
   for (int l = 0; l < kWidth; ++l) {
     const T target = v->t.value[l];
     const T weight = v->weight.value[l];
-    if (IsEqual(target, input.ignore_label)) {
+    if (kMayBeSoft ? IsIgnored(input, target)
+                   : IsEqual(target, input.ignore_label)) {
       v->grad.value[l] = 0;
       v->losses[l] = 0;
       ++counts->ignored;
@@ -302,12 +305,13 @@ __device__ __forceinline__ void VisitRare(const Input<T>& input,
 
 /// Computes neighbouring elements: adds to sums, sets gradients. What is rare
 /// is behind one branch for all.
-template <int kPass, typename T, int kWidth>
+template <int kPass, bool kMayBeSoft, typename T, int kWidth>
 __device__ __forceinline__ void Visit(const Input<T>& input,
                                       const Constants<T, kWidth>& constants,
                                       Vectors<T, kWidth>* v,
                                       RunningSum<T>* loss, PassSums* counts) {
-  bool is_rare = kPass & kLoss ? input.ignores_targets : false;
+  bool is_rare = kPass & kLoss ? input.ignores_targets
+                               : kMayBeSoft && input.ignores_soft_targets;
 #pragma unroll
   for (int l = 0; l < kWidth; ++l) {
     const T x = v->x.value[l];
@@ -327,7 +331,7 @@ __device__ __forceinline__ void Visit(const Input<T>& input,
     }
   }
   if (is_rare) {
-    VisitRare<kPass>(input, v, counts);
+    VisitRare<kPass, kMayBeSoft>(input, v, counts);
   }
   if (kPass & kLoss) {
     loss->Add(SumOf<kWidth>(v->losses));
@@ -335,8 +339,8 @@ __device__ __forceinline__ void Visit(const Input<T>& input,
 }
 
 /// Thread k < stride visits the vectors k, k + stride, ...; the first threads
-/// also an element each of the rest. kIsPeriodic: no element weights, and
-/// constants come again with each stride.
+/// also an element each of the rest. kIsPeriodic: no element weights, no soft
+/// targets to ignore, and constants come again with each stride.
 template <typename T, int kPass, int kWidth, bool kIsPeriodic>
 __global__ void __launch_bounds__(kThreads, BlocksAtOnce(kIsPeriodic))
     PassKernel(const Input<T> input, unsigned stride, T* grad,
@@ -374,7 +378,7 @@ __global__ void __launch_bounds__(kThreads, BlocksAtOnce(kIsPeriodic))
           vectors[k].weight = Weigh(input, i, &constants);
           Round(&constants);
         }
-        Visit<kPass>(input, constants, &vectors[k], &loss, &sums);
+        Visit<kPass, !kIsPeriodic>(input, constants, &vectors[k], &loss, &sums);
         if (kPass & kGradient) {
           Write(vectors[k].grad, grad + i);
         }
@@ -389,7 +393,7 @@ __global__ void __launch_bounds__(kThreads, BlocksAtOnce(kIsPeriodic))
     Constants<T, 1> rest_constants = MakeConstants<T, 1>(input, i);
     rest.weight = Weigh(input, i, &rest_constants);
     Round(&rest_constants);
-    Visit<kPass>(input, rest_constants, &rest, &loss, &sums);
+    Visit<kPass, !kIsPeriodic>(input, rest_constants, &rest, &loss, &sums);
     if (kPass & kGradient) {
       grad[i] = rest.grad.value[0];
     }
@@ -438,7 +442,7 @@ unsigned StartPass(const Elements<T>& elements, double scale, T* grad,
   for (unsigned width = Width<T>(); step % 2 == 0 && width > 1; width /= 2) {
     step /= 2;
   }
-  if (step == 0 || step > stride) {
+  if (step == 0 || step > stride || input.ignores_soft_targets) {
     return Launch<T, kPass, false>(input, stride, grad, block_sums);
   }
   stride -= stride % static_cast<unsigned>(step);

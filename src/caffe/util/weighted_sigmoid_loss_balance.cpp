@@ -39,17 +39,10 @@ class TargetColumns {
 
   /// Adds the targets from `begin` on to the first count columns.
   void Add(std::size_t begin, std::size_t count) {
-    const Block<T> block = {count,
-                            elements_.scores + begin,
-                            elements_.targets + begin,
-                            elements_.has_ignore_label,
-                            elements_.ignore_label,
-                            true,
-                            NULL,
-                            NULL,
-                            NULL,
-                            NULL,
-                            NULL};
+    T copy[kBlock];
+    Block<T> block = Block<T>();
+    block.count = count;
+    SetTargets(elements_, begin, loops_, copy, &block);
     loops_.add_targets(block, positives_, negatives_);
   }
 
@@ -165,13 +158,30 @@ void BalanceScopes(const Elements<T>& elements, std::size_t first,
   }
 }
 
+/// Balance for scopes that are not grouped.
+template <typename T>
+void BalanceGroup(const Elements<T>& elements, double* balance) {
+  const std::size_t scopes = elements.scope.size;
+  for (std::size_t first = 0; first < scopes; first += kScopes) {
+    BalanceScopes(elements, first, std::min(first + kScopes, scopes), balance);
+  }
+}
+
 }  // namespace
 
 template <typename T>
 void Balance(const Elements<T>& elements, double* balance) {
-  const std::size_t scopes = elements.scope.size;
-  for (std::size_t first = 0; first < scopes; first += kScopes) {
-    BalanceScopes(elements, first, std::min(first + kScopes, scopes), balance);
+  const Axis& scope = elements.scope;
+  if (!scope.IsGrouped()) {
+    BalanceGroup(elements, balance);
+    return;
+  }
+  Elements<T> group = elements;
+  group.count = scope.group;
+  group.scope = Axis(scope.cycle, scope.inner);
+  for (std::size_t s = 0; s < scope.size; s += scope.cycle) {
+    BalanceGroup(group, balance + 2 * s);
+    group.targets += scope.group;
   }
 }
 

@@ -38,11 +38,12 @@ __device__ TargetSums ShuffleDown(const TargetSums& sums, unsigned lanes) {
 }
 
 template <typename T, int kWidth>
-__device__ __forceinline__ void AddTargets(const Vector<T, kWidth>& t,
-                                           T ignore_label, TargetSums* sums) {
+__device__ __forceinline__ void AddTargets(const Input<T>& input,
+                                           const Vector<T, kWidth>& t,
+                                           TargetSums* sums) {
 #pragma unroll
   for (int l = 0; l < kWidth; ++l) {
-    if (!IsEqual(t.value[l], ignore_label)) {
+    if (!IsIgnored(input, t.value[l])) {
       sums->positives += ToDouble(t.value[l]);
       sums->negatives += 1. - ToDouble(t.value[l]);
     }
@@ -51,8 +52,9 @@ __device__ __forceinline__ void AddTargets(const Vector<T, kWidth>& t,
 
 /// Adds this thread's part, one of threads, of count neighbouring targets.
 template <typename T>
-__device__ void AddSegment(const T* targets, unsigned count, unsigned thread,
-                           unsigned threads, T ignore_label, TargetSums* sums) {
+__device__ void AddSegment(const Input<T>& input, const T* targets,
+                           unsigned count, unsigned thread, unsigned threads,
+                           TargetSums* sums) {
   const unsigned kWidth = kVectorBytes / sizeof(T);
   const unsigned misaligned =
       reinterpret_cast<std::uintptr_t>(targets) / sizeof(T) % kWidth;
@@ -60,36 +62,45 @@ __device__ void AddSegment(const T* targets, unsigned count, unsigned thread,
   const unsigned vectors = (count - head) / kWidth;
 #pragma unroll 4
   for (unsigned v = thread; v < vectors; v += threads) {
-    AddTargets(Read<T, kWidth>(targets + head + v * kWidth), ignore_label,
-               sums);
+    AddTargets(input, Read<T, kWidth>(targets + head + v * kWidth), sums);
   }
   const unsigned rest = count - vectors * kWidth;
   if (thread < rest) {
     const unsigned i = thread < head ? thread : count - rest + thread;
-    AddTargets(Read<T, 1>(targets + i), ignore_label, sums);
+    AddTargets(input, Read<T, 1>(targets + i), sums);
   }
+}
+
+/// Where the first target of a scope is.
+template <typename T>
+__device__ __forceinline__ const T* ScopeTargets(const Input<T>& input,
+                                                 unsigned s) {
+  const DeviceAxis& scope = input.scope;
+  const unsigned group = scope.IsGrouped() ? scope.cycle.Quotient(s) : 0;
+  return input.targets + group * scope.group.divisor +
+         (s - group * scope.cycle.divisor) * scope.inner.divisor;
 }
 
 /// Block (x, y) sums part y of scope x.
 template <typename T>
 __global__ void __launch_bounds__(kThreads)
     TargetSumsKernel(const Input<T> input, TargetSums* block_sums) {
-  const unsigned size = input.scope.size.divisor;
+  const unsigned cycle = input.scope.cycle.divisor;
   const unsigned inner = input.scope.inner.divisor;
-  const unsigned count = input.scope.size.Quotient(input.count);
+  const unsigned count = input.count / input.scope.size;
   const unsigned s = blockIdx.x;
+  const T* const targets = ScopeTargets(input, s);
   const unsigned thread = blockIdx.y * kThreads + threadIdx.x;
   const unsigned threads = gridDim.y * kThreads;
   TargetSums sums = {0, 0};
   if (count == inner) {
-    AddSegment(input.targets + s * inner, inner, thread, threads,
-               input.ignore_label, &sums);
+    AddSegment(input, targets, inner, thread, threads, &sums);
   } else {
 #pragma unroll 4
     for (unsigned k = thread; k < count; k += threads) {
       const unsigned row = input.scope.inner.Quotient(k);
-      const unsigned i = (row * size + s) * inner + (k - row * inner);
-      AddTargets(Read<T, 1>(input.targets + i), input.ignore_label, &sums);
+      const unsigned i = row * cycle * inner + (k - row * inner);
+      AddTargets(input, Read<T, 1>(targets + i), &sums);
     }
   }
   ReduceBlock<kThreads>(&sums);
@@ -105,18 +116,19 @@ __global__ void __launch_bounds__(kThreads)
     ColumnSumsKernel(const Input<T> input, unsigned columns,
                      TargetSums* block_sums) {
   __shared__ TargetSums threads[kThreads];
-  const unsigned size = input.scope.size.divisor;
-  const unsigned height = input.scope.size.Quotient(input.count);
+  const unsigned size = input.scope.size;
+  const unsigned cycle = input.scope.cycle.divisor;
+  const unsigned height = input.count / size;
   const unsigned rows = kThreads / columns;
   const unsigned row = threadIdx.x / columns;
   const unsigned s = blockIdx.x * columns + threadIdx.x % columns;
   TargetSums sums = {0, 0};
   if (row < rows && s < size) {
+    const T* const targets = ScopeTargets(input, s);
 #pragma unroll 4
     for (unsigned n = blockIdx.y * rows + row; n < height;
          n += gridDim.y * rows) {
-      AddTargets(Read<T, 1>(input.targets + n * size + s), input.ignore_label,
-                 &sums);
+      AddTargets(input, Read<T, 1>(targets + n * cycle), &sums);
     }
   }
   threads[threadIdx.x] = sums;
