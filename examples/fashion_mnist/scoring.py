@@ -5,9 +5,10 @@ from pathlib import Path
 
 import numpy as np
 
-from weighted_loss_tools.calibrate import calibrate, read_model
+from weighted_loss_tools.calibrate import calibrate
 from weighted_loss_tools.files import read_text
 from weighted_loss_tools.prototxt import parse
+from weighted_loss_tools.trained_model import read_model
 from weighted_sigmoid_loss.reference import sigmoid
 
 from ..common import score_batches
