@@ -106,6 +106,7 @@ def random_layer(random, shape, bottoms):
         caffe_pb2.SigmoidCrossEntropyWeightLossParameter.ClassBalance.keys()
     ) + " ")  # fmt: skip
     own += some("stop_on_nan: true ", share=0.2)
+    own += some("ignore_soft_targets: true ", share=0.2)
     common = some(*(f"normalization: {name} " for name in ("FULL", "VALID", "BATCH_SIZE", "NONE")))
     common += some("ignore_label: 0 ", "ignore_label: 2 ", "ignore_label: -1 ")
     common += some("normalize: true ", "normalize: false ", share=0.2)
