@@ -159,6 +159,11 @@ class Arguments {
 
   bool Has(int position) const { return position < count_; }
 
+  PyObject* Value(int position) const {
+    Require(Has(position), "an argument is missing");
+    return values_[position];
+  }
+
   std::size_t Number(int position) const {
     const std::size_t value = PyLong_AsSize_t(Value(position));
     if (PyErr_Occurred()) {
@@ -178,11 +183,6 @@ class Arguments {
   }
 
  private:
-  PyObject* Value(int position) const {
-    Require(Has(position), "an argument is missing");
-    return values_[position];
-  }
-
   PyObject* const* values_;
   Py_ssize_t count_;
 };
@@ -242,9 +242,124 @@ std::uint64_t ComputeAt(const Arguments& given) {
 }
 
 template <typename T>
-PyObject* CallComputeAt(PyObject*, PyObject* const* values, Py_ssize_t count) {
+PyObject* ComputeAtInPython(const Arguments& given) {
+  return PyLong_FromUnsignedLongLong(ComputeAt<T>(given));
+}
+
+using ArrayHeader = py::detail::PyArray_Proxy;
+
+/// The header of an array that the kernel takes as it is, NULL for all else.
+template <typename T>
+const ArrayHeader* PlainArray(PyObject* value) {
+  using Api = py::detail::npy_api;
+  const int kFlags = Api::NPY_ARRAY_C_CONTIGUOUS_ | Api::NPY_ARRAY_ALIGNED_;
+  if (Py_TYPE(value) != Api::get().PyArray_Type_) {
+    return NULL;
+  }
+  const ArrayHeader* const header = py::detail::array_proxy(value);
+  const bool is_plain = (header->flags & kFlags) == kFlags &&
+                        header->descr == py::dtype::of<T>().ptr();
+  return is_plain ? header : NULL;
+}
+
+bool HasShapeOf(const ArrayHeader* a, const ArrayHeader* b) {
+  return a->nd == b->nd &&
+         std::equal(a->dimensions, a->dimensions + a->nd, b->dimensions);
+}
+
+/// A weight of all channels, negative where it is not plainly right.
+double PlainWeight(PyObject* value) {
+  if (PyFloat_CheckExact(value)) {
+    const double weight = PyFloat_AS_DOUBLE(value);
+    return std::isfinite(weight) ? weight : -1;
+  }
+  int overflow = 1;
+  const long long weight =  // NOLINT(runtime/int)
+      PyLong_CheckExact(value) ? PyLong_AsLongLongAndOverflow(value, &overflow)
+                               : -1;
+  return overflow ? -1. : static_cast<double>(weight);
+}
+
+bool Is(PyObject* name, const char* other) {
+  return PyUnicode_Check(name) &&
+         PyUnicode_CompareWithASCIIString(name, other) == 0;
+}
+
+/// As numpy.py's, 0 for those that are not plain.
+double PlainNormalizer(PyObject* name, const ArrayHeader* scores,
+                       std::size_t count) {
+  return Is(name, "none")         ? 1.
+         : Is(name, "batch_size") ? std::max<double>(1, scores->dimensions[0])
+         : Is(name, "full")       ? std::max<double>(1, count)
+                                  : 0.;
+}
+
+bool Overlap(const ArrayHeader* a, const ArrayHeader* b, std::size_t size) {
+  return a->data < b->data + size && b->data < a->data + size;
+}
+
+/// Whether the gradient may go there: to memory that is the scores' or apart.
+template <typename T>
+bool MayWrite(const ArrayHeader* out, const ArrayHeader* scores,
+              const ArrayHeader* targets, std::size_t count) {
+  const std::size_t size = count * sizeof(T);
+  return out->flags & py::detail::npy_api::NPY_ARRAY_WRITEABLE_ &&
+         HasShapeOf(out, scores) && !Overlap(out, targets, size) &&
+         (out->data == scores->data || !Overlap(out, scores, size));
+}
+
+template <typename T>
+py::object ComputePlain(const Arguments& given) {
+  const ArrayHeader* const scores = PlainArray<T>(given.Value(0));
+  const ArrayHeader* const targets = PlainArray<T>(given.Value(1));
+  if (!scores || !targets || scores->nd == 0 || !HasShapeOf(targets, scores)) {
+    return py::none();
+  }
+  kernel::Elements<T> elements = kernel::Elements<T>();
+  elements.count = 1;
+  for (int k = 0; k < scores->nd; ++k) {
+    elements.count *= scores->dimensions[k];
+  }
+  elements.scores = reinterpret_cast<const T*>(scores->data);
+  elements.targets = reinterpret_cast<const T*>(targets->data);
+  const double cls_weight = PlainWeight(given.Value(3));
+  const double neg_weight = PlainWeight(given.Value(4));
+  elements.cls_weight = &cls_weight;
+  elements.neg_weight = &neg_weight;
+  const double normalizer =
+      PlainNormalizer(given.Value(5), scores, elements.count);
+  if (cls_weight < 0 || neg_weight < 0 || normalizer == 0) {
+    return py::none();
+  }
+  py::object out = py::reinterpret_borrow<py::object>(given.Value(2));
+  if (out.is_none()) {
+    out = Array<T>(Shape(scores->dimensions, scores->dimensions + scores->nd));
+  }
+  const ArrayHeader* const grad = PlainArray<T>(out.ptr());
+  if (!grad || !MayWrite<T>(grad, scores, targets, elements.count)) {
+    return py::none();
+  }
+  Result result;
+  {
+    const py::gil_scoped_release released;
+    result = Run<T>(elements, 1 / normalizer, nullptr,
+                    reinterpret_cast<T*>(grad->data));
+  }
+  return py::make_tuple(std::get<0>(result), out, std::get<1>(result));
+}
+
+PyObject* ComputePlainInPython(const Arguments& given) {
+  py::object result = ComputePlain<float>(given);
+  if (result.is_none()) {
+    result = ComputePlain<double>(given);
+  }
+  return result.release().ptr();
+}
+
+template <PyObject* (*kCompute)(const Arguments&)>
+PyObject* Call(PyObject*, PyObject* const* values, Py_ssize_t count) {
   try {
-    return PyLong_FromUnsignedLongLong(ComputeAt<T>(Arguments(values, count)));
+    return kCompute(Arguments(values, count));
   } catch (py::error_already_set& error) {
     error.restore();
   } catch (const std::invalid_argument& error) {
@@ -255,17 +370,22 @@ PyObject* CallComputeAt(PyObject*, PyObject* const* values, Py_ssize_t count) {
   return NULL;
 }
 
-template <typename T>
-PyMethodDef DefinitionAt(const char* name) {
-  const auto function = CallComputeAt<T>;
+template <PyObject* (*kCompute)(const Arguments&)>
+PyMethodDef Definition(const char* name, const char* text) {
+  const auto function = Call<kCompute>;
   return {
       name,
       reinterpret_cast<PyCFunction>(reinterpret_cast<void (*)()>(+function)),
-      METH_FASTCALL,
-      "The loss of tensors, by the addresses of their contiguous memory, "
-      "which the caller vouches for; 0 is for what is not there. _kernel.pyi "
-      "has the arguments. Returns how many targets are outside [0, 1]."};
+      METH_FASTCALL, text};
 }
+
+const char kComputeAtText[] =
+    "The loss of tensors, by the addresses of their contiguous memory, which "
+    "the caller vouches for; 0 is for what is not there. _kernel.pyi has the "
+    "arguments. Returns how many targets are outside [0, 1].";
+const char kComputePlainText[] =
+    "What numpy.py's loss_and_grad() computes, without weights of elements or "
+    "channels; None where an argument needs more than a look.";
 
 template <typename T>
 void Define(py::module_* module) {
@@ -283,10 +403,14 @@ PYBIND11_MODULE(_kernel, module) {
   module.doc() = "The kernel of the loss; weighted_sigmoid_loss is its face.";
   Define<float>(&module);
   Define<double>(&module);
-  static PyMethodDef of_tensors[] = {DefinitionAt<float>("compute_float32_at"),
-                                     DefinitionAt<double>("compute_float64_at"),
-                                     {NULL, NULL, 0, NULL}};
-  if (PyModule_AddFunctions(module.ptr(), of_tensors) != 0) {
+  static PyMethodDef fast[] = {
+      Definition<ComputeAtInPython<float>>("compute_float32_at",
+                                           kComputeAtText),
+      Definition<ComputeAtInPython<double>>("compute_float64_at",
+                                            kComputeAtText),
+      Definition<ComputePlainInPython>("compute_plain", kComputePlainText),
+      {NULL, NULL, 0, NULL}};
+  if (PyModule_AddFunctions(module.ptr(), fast) != 0) {
     throw py::error_already_set();
   }
   module.def(

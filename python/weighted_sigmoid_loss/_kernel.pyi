@@ -1,5 +1,5 @@
 from collections.abc import Sequence
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -19,6 +19,15 @@ def compute(
     ignore_soft_targets: bool,
     normalizer: float | None,
 ) -> tuple[float, int, int]: ...
+def compute_plain(
+    scores: object,
+    targets: object,
+    out: object,
+    cls_weight: object,
+    neg_weight: object,
+    normalization: object,
+    /,
+) -> tuple[float, npt.NDArray[Any], int] | None: ...
 def compute_float32_at(
     count: int,
     reduction: int,  # 0: none, 1: mean, 2: sum

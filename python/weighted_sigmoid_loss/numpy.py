@@ -12,7 +12,7 @@ from typing import Any, Literal, Protocol, SupportsIndex, TypeVar, Union, get_ar
 import numpy as np
 import numpy.typing as npt
 
-from ._kernel import compute
+from ._kernel import compute, compute_plain
 
 Float = TypeVar("Float", np.float32, np.float64)
 
@@ -97,6 +97,14 @@ def loss_and_grad(
 
     While this computes, other Python threads run; they must not write to the arrays.
     """
+    if weight is None and ignore_label is None and class_balance == "none":
+        # All the checks below, in a sixth of the time, where there is nothing to say.
+        plain = compute_plain(scores, targets, out, cls_weight, neg_weight, normalization)
+        if plain:
+            total, grad, bad_targets = plain
+            if bad_targets:
+                report(grad.size, bad_targets, 0, stacklevel=3)
+            return total, grad
     scores, targets, weight = _arrays(scores, targets, weight)
     grad = None
     if out is None:

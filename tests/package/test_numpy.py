@@ -1,6 +1,7 @@
 """loss() and loss_and_grad() of NumPy arrays: right, checked, and the layer's bits."""
 
 import json
+import math
 import os
 import subprocess
 import sys
@@ -509,3 +510,74 @@ def test_gradient_has_the_layers_bits(balance, normalization):
     assert grad.tobytes() == layer_grad.tobytes()
     # The layer divides its sum, this one its elements.
     assert loss == pytest.approx(layer_loss, rel=2.0**-23, abs=0)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("normalization", ["full", "batch_size", "none"])
+def test_a_plain_call_has_the_bits_of_any_other(dtype, normalization, monkeypatch):
+    scores = np.linspace(-9, 9, 24, dtype=dtype).reshape(2, 3, 4)
+    targets = np.linspace(0, 1, 24, dtype=dtype).reshape(2, 3, 4)
+    known = {"cls_weight": 7, "neg_weight": 0.5, "normalization": normalization}
+    monkeypatch.setattr(wsl, "compute", None)
+    out, in_place = np.empty_like(scores), scores.copy()
+    plain = [
+        wsl.loss_and_grad(scores, targets, **known),
+        wsl.loss_and_grad(scores, targets, out=out, **known),
+        wsl.loss_and_grad(in_place, targets, out=in_place, **known),
+    ]
+    assert plain[1][1] is out and plain[2][1] is in_place
+    monkeypatch.undo()
+    monkeypatch.setattr(wsl, "compute_plain", lambda *arguments: None)
+    loss, grad = wsl.loss_and_grad(scores, targets, **known)
+    for other, other_grad in plain:
+        assert other == loss and other_grad.tobytes() == grad.tobytes()
+        assert other_grad.shape == grad.shape and other_grad.dtype == grad.dtype
+
+
+X = np.zeros((2, 3), np.float32)
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        {"scores": [[0.0]]},
+        {"scores": np.float32(0)},
+        {"scores": X.astype(">f4")},
+        {"scores": X.astype(np.int32)},
+        {"scores": np.asfortranarray(X)},
+        {"scores": np.ma.masked_array(X)},
+        {"targets": X.astype(np.float64)},
+        {"targets": X[:1]},
+        {"targets": X.reshape(3, 2)},
+        {"out": X[:1].copy()},
+        {"out": X.astype(np.float64)},
+        {"out": np.broadcast_to(np.float32(0), (2, 3))},
+        {"out": X},  # the targets
+        {"out": np.zeros(7, np.float32)[1:].reshape(2, 3), "shift": True},
+        {"cls_weight": -1},
+        {"cls_weight": -1.0},
+        {"cls_weight": math.inf},
+        {"neg_weight": math.nan},
+        {"neg_weight": 10**30},
+        {"neg_weight": True},
+        {"neg_weight": np.ones(3)},
+        {"normalization": "valid"},
+        {"normalization": None},
+    ],
+    ids=str,
+)
+def test_what_is_not_plain_is_looked_at(arguments):
+    """Each of these needs a check, a copy or an error of its own."""
+    from weighted_sigmoid_loss._kernel import compute_plain
+
+    known = {"scores": X.copy(), "targets": X, "out": None, "cls_weight": 1.0, "neg_weight": 1.0}
+    known = {**known, "normalization": "none", **arguments}
+    if known.pop("shift", False):  # over the scores, but not their memory
+        known["scores"] = known["out"].base[:6].reshape(2, 3)
+    assert compute_plain(*known.values()) is None
+
+
+def test_a_plain_call_warns_of_targets():
+    with pytest.warns(UserWarning, match=r"1 of 6 targets are outside \[0, 1\]") as caught:
+        wsl.loss_and_grad(X, np.full_like(X, 255) * (np.arange(6).reshape(2, 3) == 4))
+    assert caught[0].filename == __file__
