@@ -18,7 +18,16 @@ from weighted_sigmoid_loss.errors import Failure, Refused
 from . import nets
 from .deploy import deploy_net
 from .files import read_bytes, read_text
-from .prototxt import NATIVE, PARAMETER, one_line, parse, readable, title, title_and_type
+from .prototxt import (
+    NATIVE,
+    PARAMETER,
+    one_line,
+    parse,
+    readable,
+    silent_errors,
+    title,
+    title_and_type,
+)
 from .score_layers import (
     MAKERS,
     find_losses,
@@ -105,7 +114,7 @@ def calibrate(net, model, chosen=None, shapes=None):
     for i in all_makers:
         refuse_readers(net, kept, i)
         refuse_shared_bias(net, i)
-    before = as_text(deploy), model.SerializeToString()
+    before = as_text(deploy), as_bytes(model)
     ends = np.cumsum([parameter(net.layer[i]).num_output for i in all_makers])
     first = dict(zip(all_makers, [0, *ends.tolist()]))
     sources = find_sources(net, losses, first, before[0], model)
@@ -119,7 +128,7 @@ def calibrate(net, model, chosen=None, shapes=None):
     refuse_common_outputs(folds)
     for i in all_makers:
         set_bias_term(deploy, net.layer[i])
-    after = as_text(deploy), model.SerializeToString()
+    after = as_text(deploy), as_bytes(model)
     check_scores(net, weights, before, after)
     return Calibrated(*after, folds, notes)
 
@@ -128,6 +137,11 @@ def as_text(net):
     from google.protobuf import text_format
 
     return text_format.MessageToString(net, as_utf8=True)
+
+
+def as_bytes(model):
+    with silent_errors():  # of names that are not UTF-8
+        return model.SerializeToString()
 
 
 def find_sources(net, losses, first, text, model):

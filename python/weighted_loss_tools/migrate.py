@@ -89,7 +89,7 @@ def locate(text, net):
     try:
         whole, comments = text_spans.parse(text)
     except ValueError as error:
-        raise Failure(f"the layers cannot be located: {error}; nothing was written") from None
+        raise Refused(f"the layers cannot be located: {error}; nothing was written") from None
     spans = [span for field in whole.named("layer") for span in field.values]
     if len(spans) != len(net.layer):
         raise Failure("the layers cannot be located; nothing was written")
