@@ -741,6 +741,12 @@ def test_truncated_model(keep, folder):
     assert "truncated or damaged, or no .caffemodel" in folder.refused()
 
 
+def test_model_with_names_that_are_no_utf8(folder):
+    folder.write(NET)
+    folder.model.write_bytes(folder.model.read_bytes().replace(b"loss", b"l\xd6\xd8s"))
+    assert "it has a name that is not UTF-8, or is damaged: b'l\\xd6\\xd8s'" in folder.refused()
+
+
 def test_empty_model(folder):
     folder.write(NET)
     folder.model.write_bytes(b"")

@@ -18,6 +18,10 @@ def read_model(data):
             "it has layers in Caffe's old format: upgrade it first with Caffe's tool "
             "upgrade_net_proto_binary"
         )
+    for layer in model.layer:
+        for name in (layer.name, layer.type, *layer.bottom, *layer.top):
+            if not isinstance(name, str):  # protobuf then gives bytes
+                raise Refused(f"it has a name that is not UTF-8, or is damaged: {name}")
     return model
 
 
