@@ -38,7 +38,7 @@ EXAMPLE = PYTHONPATH=scripts:build/cpu/install/python $(VENV)/bin/python -m exam
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help demo edges runtest wheel bench torch-check exhaustive arm64 forks patch cuda cuda-check gpu-bundle sanitize lint clean
+.PHONY: help demo edges runtest wheel bench torch-check exhaustive arm64 forks container patch cuda cuda-check gpu-bundle sanitize lint clean
 
 help: ## this list
 	@echo "Caffe with the layer SigmoidCrossEntropyWeightLoss"
@@ -101,6 +101,10 @@ forks: ## build forks of Caffe with the layer, and run our C++ tests in them: bu
 	$(FETCH)
 	$(DEVTOOL) devtools/forks.py $(AT_A_TIME)
 
+container: ## build the Dockerfile's image on a bare Debian and train in it, as root: build/container
+	$(PACKAGES) container
+	$(DEVTOOL) devtools/container.py
+
 bench: ## measure against C++, NumPy, PyTorch, JAX and upstream's layer: build/bench
 	$(REQUIRE_DEVICE)
 	$(PACKAGES) build bench $(DEVICE_PACKAGES)
@@ -136,4 +140,4 @@ lint: ## check the format and style of all files that are ours
 	$(DEVTOOL) devtools/lint.py
 
 clean: ## remove all that was built, but not Caffe's source
-	rm -rf build/cpu build/cuda build/gpu-bundle* build/exhaustive build/arm64 build/forks build/sanitize build/venv build/bench-venv build/lint-venv build/package-venv build/wheel-venv build/wheels build/python
+	rm -rf build/cpu build/cuda build/gpu-bundle* build/exhaustive build/arm64 build/forks build/sanitize build/container build/venv build/bench-venv build/lint-venv build/package-venv build/wheel-venv build/wheels build/python
