@@ -12,6 +12,7 @@
 #include "caffe/common.hpp"
 #include "caffe/layer.hpp"
 #include "caffe/layer_factory.hpp"
+#include "caffe/net.hpp"
 #include "caffe/proto/caffe.pb.h"
 #include "caffe/syncedmem.hpp"
 #include "caffe/util/weighted_sigmoid_loss.hpp"
@@ -32,6 +33,14 @@ class Step {
  public:
   virtual ~Step() {}
   virtual void Run() = 0;
+  /// What so many in a row take, on the device.
+  virtual double Seconds(long steps) {  // NOLINT(runtime/int)
+    device::Stopwatch stopwatch;
+    for (long i = 0; i < steps; ++i) {  // NOLINT(runtime/int)
+      Run();
+    }
+    return stopwatch.Seconds();
+  }
   virtual double loss() const { return 0; }
   /// The scores, targets or element weights, to be filled, or the gradient; in
   /// host memory.
@@ -95,6 +104,64 @@ class LayerStep : public StepOnBlobs<T> {
   const boost::shared_ptr<caffe::Layer<T>> layer_;
   std::vector<caffe::Blob<T>*> bottom_, top_;
   std::vector<bool> propagate_down_;
+};
+
+/// A layer in a net, behind one of Caffe's that takes BLAS, whose threads may
+/// still be looking for work. What it takes is what the layer itself does.
+template <typename T>
+class NetStep : public Step {
+ public:
+  NetStep(const caffe::LayerParameter& param, const std::vector<int>& shape)
+      : net_(Net(param, shape)), seconds_(0) {}
+
+  void Run() override {
+    net_.ForwardFromTo(0, kLayer - 1);
+    device::Stopwatch stopwatch;
+    net_.ForwardFromTo(kLayer, kLayer);
+    net_.BackwardFromTo(kLayer, kLayer);
+    seconds_ += stopwatch.Seconds();
+    net_.BackwardFromTo(kLayer - 1, 0);
+  }
+  double Seconds(long steps) override {  // NOLINT(runtime/int)
+    seconds_ = 0;
+    Step::Seconds(steps);
+    return seconds_;
+  }
+  double loss() const override {
+    return net_.blob_by_name("loss")->cpu_data()[0];
+  }
+  void* array(const std::string& name) override {
+    if (name == "gradient") {
+      return net_.blob_by_name("scores")->mutable_cpu_diff();
+    }
+    return net_.blob_by_name(name == "scores" ? "data" : name)
+        ->mutable_cpu_data();
+  }
+
+ private:
+  static const int kLayer = 2;
+
+  static caffe::NetParameter Net(const caffe::LayerParameter& param,
+                                 const std::vector<int>& shape) {
+    caffe::NetParameter net;
+    CHECK(google::protobuf::TextFormat::ParseFromString(
+        "state { phase: TRAIN } "
+        "layer { name: 'input' type: 'Input' top: 'data' top: 'targets' "
+        "  input_param { shape { } } } "
+        "layer { name: 'scale' type: 'Scale' bottom: 'data' top: 'scores' "
+        "  scale_param { axis: 0 num_axes: 0 } } "
+        "layer { bottom: 'scores' bottom: 'targets' top: 'loss' }",
+        &net));
+    for (const int size : shape) {
+      net.mutable_layer(0)->mutable_input_param()->mutable_shape(0)->add_dim(
+          size);
+    }
+    net.mutable_layer(kLayer)->MergeFrom(param);
+    return net;
+  }
+
+  caffe::Net<T> net_;
+  double seconds_;
 };
 
 /// The kernel with one weight for all positives, as a program without Caffe
@@ -164,6 +231,9 @@ Step* NewStep(const std::string& way, const std::string& layer,
   if (way == "baseline") {
     return new BaselineStep<T>(shape, weight_shape);
   }
+  if (way == "net") {
+    return new NetStep<T>(param, shape);
+  }
   if (way == "layer") {
     return new LayerStep<T>(param, shape, weight_shape);
   }
@@ -214,10 +284,6 @@ double adapter_loss(void* step) { return static_cast<Step*>(step)->loss(); }
 
 /// Seconds of that many steps in a row, on the device.
 double adapter_run(void* step, long calls) {  // NOLINT(runtime/int)
-  device::Stopwatch stopwatch;
-  for (long i = 0; i < calls; ++i) {  // NOLINT(runtime/int)
-    static_cast<Step*>(step)->Run();
-  }
-  return stopwatch.Seconds();
+  return static_cast<Step*>(step)->Seconds(calls);
 }
 }  // extern "C"

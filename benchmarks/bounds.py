@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from _common import program
-from benchmarks.contestants import LAYER, ONE_PASS
+from benchmarks.contestants import IN_NET, LAYER, ONE_PASS
 from benchmarks.devices import ATTRIBUTES, CPU, GPU
 from benchmarks.report import PLAIN, Results, ratio, read_json, size_name
 from benchmarks.tables import align, number
@@ -26,6 +26,8 @@ AS_FAST = {
 }
 # a weighted step at most so many times the plain one;
 WEIGHTED = 2
+# in a net at most so many times what it takes alone;
+NET = 1.1
 # the package at most so many times the bare kernel's one pass, and at few elements at least so many
 # times as fast as PyTorch eager.
 FRONT, FRONT_AS_FAST = 1.1, 1.9
@@ -78,6 +80,10 @@ def on_cpu(results):
             value = times_as_fast(f"{LAYER}-avx512", other, count)
             words = f"our layer: times as fast as {results.label(other)}, {count:,} elements"
             yield Bound(words, bound, value, is_least=True)
+    in_net = results.best(IN_NET)
+    if in_net in results.labels:  # not a report from before there was this one
+        value = times_as_fast(results.layer, in_net, CPU.headline)
+        yield Bound(f"{results.label(in_net)}: times our layer", NET, value, is_least=False)
     for front in map(results.best, ("front-numpy", "front-torch")):
         value = times_as_fast(results.best(ONE_PASS), front, CPU.headline)
         words = f"{results.label(front)}: times our kernel, one pass"

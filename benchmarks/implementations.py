@@ -265,6 +265,7 @@ IMPLEMENTATIONS = {
     "floor": lambda device: Native("baseline"),
     "copy": lambda device: Native("baseline"),
     "layer": lambda device: Native("layer"),
+    "layer-in-net": lambda device: Native("net"),
     "two-passes": lambda device: Native("two passes"),
     "one-pass": lambda device: Native("one pass"),
     "plain": lambda device: Native("plain"),

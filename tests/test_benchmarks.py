@@ -16,7 +16,7 @@ import pytest
 import stand_in_gpu
 
 from _common import Failure
-from benchmarks import adapter_build, bounds, chart, measure, tables
+from benchmarks import adapter_build, bounds, busy, chart, measure, tables
 from benchmarks.contestants import known, measured_on
 from benchmarks.devices import ATTRIBUTES, CPU
 from benchmarks.problem import Problem
@@ -131,6 +131,11 @@ def test_front_has_a_bound_with_one_weight_and_with_one_per_channel():
     found = verdicts(report)
     assert found[words.format("")] == (2, "reached")
     assert found[words.format(", a weight per channel")] == (pytest.approx(5 / 3), "missed")
+
+
+def test_layer_in_a_net_is_held_to_the_layer_alone():
+    found = verdicts(made_up_report(layer_avx512=20, layer_in_net_avx512=23))
+    assert found["our layer in a net, AVX-512: times our layer"] == (1.15, "missed")
 
 
 def test_value_at_its_bound_is_reached():
@@ -399,9 +404,9 @@ def report(finished):
 def test_run_measures_each_contestant(report):
     names = {row["name"] for row in report["contestants"]}
     sets = report["machine"]["instruction_sets"]
-    assert names == {"floor", "plain", "highway", "upstream", "article"} | {
-        f"{name}-{isa}" for name in ("layer", "two-passes", "one-pass") for isa in sets
-    }
+    ours = {f"{name}-{isa}" for name in ("layer", "two-passes", "one-pass") for isa in sets}
+    ours.add(f"layer-in-net-{sets[0]}")
+    assert names == ours | {"floor", "plain", "highway", "upstream", "article"}
     threads = {1, len(os.sched_getaffinity(0))}
     measured = [
         (row["threads"], row["dtype"], row["count"], row["contestant"])
@@ -430,6 +435,20 @@ def test_run_holds_each_to_the_exact_result(report):
         if row["contestant"].startswith(("layer", "one-pass")):
             # The reference is itself good to float64's rounding.
             assert row["gradient_error"] <= 2 * limits[row["dtype"]], row
+
+
+def test_busy_machine(finished, caffe_install, tmp_path, monkeypatch):
+    monkeypatch.setattr(busy, "SIZES", [1 << 17])
+    monkeypatch.setattr(busy, "TURN_SECONDS", 0.01)
+    adapter = adapter_build.build(CPU, caffe_install, finished[0] / "adapter")
+    _, *lines = busy.table(adapter, tmp_path)
+    titles, (name, *cells) = (re.split("  +", line) for line in lines)
+    cores = len(os.sched_getaffinity(0))
+    ratio = f"{cores} / 1"
+    assert titles[1:] == ["idle, 1", f"idle, {cores}", f"idle, {ratio}"] + [
+        *("busy, 1", f"busy, {cores}", f"busy, {ratio}")
+    ]
+    assert name == "2^17" and all(float(cell) > 0 for cell in cells)
 
 
 def test_run_measures_the_weighted_steps(finished, report):

@@ -130,6 +130,18 @@ def test_program_ends(run, before, ends):
     run(f"{at_work}{before}\n{ends}")
 
 
+def test_threads_may_use_all_processors_in_the_end(run):
+    """For a moment they may not use the caller's, where they were woken on it."""
+    program = """
+for _ in range(200):
+    pool.Call(8)
+time.sleep(0.1)
+print(*{os.sched_getaffinity(int(task)) == os.sched_getaffinity(0)
+        for task in os.listdir("/proc/self/task")}, threads())
+"""
+    assert run(program) == "True 8\n"
+
+
 def test_signals_are_left_to_the_programs_threads(run):
     program = """
 pool.Call(4)

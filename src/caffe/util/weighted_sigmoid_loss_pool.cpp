@@ -52,12 +52,35 @@ void Take(Lock* lock) {
   }
 }
 
+#ifdef __linux__
+int Processor() { return sched_getcpu(); }
+
+/// Where all processors are busy, the system may wake a helper on its caller's,
+/// and leave it there: they would take turns. One that is busy with another's
+/// work serves it better, above all where that is BLAS's thread that only looks
+/// for work.
+void Leave(int processor) {
+  cpu_set_t all;
+  if (Processor() == processor &&
+      sched_getaffinity(0, sizeof(all), &all) == 0) {
+    cpu_set_t others = all;
+    CPU_CLR(processor, &others);
+    sched_setaffinity(0, sizeof(others), &others);
+    sched_setaffinity(0, sizeof(all), &all);
+  }
+}
+#else
+int Processor() { return 0; }
+void Leave(int processor) { static_cast<void>(processor); }
+#endif
+
 /// What a caller and its helpers work at.
 class Call {
  public:
   Call(std::size_t parts, std::size_t threads,
        const std::function<void(std::size_t)>& function)
-      : places(threads - 1),
+      : processor(Processor()),
+        places(threads - 1),
         helpers(0),
         next(NULL),
         parts_(parts),
@@ -77,6 +100,8 @@ class Call {
       }
     }
   }
+
+  const int processor;  // the caller's
 
   // The pool's:
   std::size_t places;                // for helpers that may still begin
@@ -188,6 +213,7 @@ class Pool {
       if (has_places) {
         work_.notify_one();  // who wakes the next
       }
+      Leave(call->processor);
       call->Work(number);
       Take(&lock);
       if (--call->helpers == 0) {
