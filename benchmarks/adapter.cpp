@@ -263,7 +263,7 @@ const char* adapter_compiler() {
   return name.c_str();
 }
 
-/// NULL where the text is no layer.
+/// NULL where the text is not a layer.
 void* adapter_new(const char* way, int is_double, const char* layer,
                   const int* shape, int axes, const int* weight_shape,
                   int weight_axes) {

@@ -63,7 +63,7 @@ void Pass(const char* pass, const Case& c) {
 
 }  // namespace
 
-/// Seconds of so many passes in a row.
+/// Seconds for that many passes in a row.
 extern "C" __attribute__((visibility("default"))) double before_run(
     const char* pass, int is_double, const Case* c, std::size_t calls) {
   const std::chrono::steady_clock::time_point begin =

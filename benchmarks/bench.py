@@ -76,7 +76,7 @@ class Bench:
         return max(SMALLEST, 1 << (largest.bit_length() - 1))
 
     def run(self, progress):
-        """Raises Failure where one cannot go on that may not be missing, or one was wrong."""
+        """Raises Failure where one that may not be missing cannot continue, or one was wrong."""
         with tempfile.TemporaryDirectory(prefix="bench.") as cache:
             for threads in self.thread_counts():
                 with self.start(self.contestants, threads, cache) as workers:

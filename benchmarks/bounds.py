@@ -14,22 +14,22 @@ from benchmarks.devices import ATTRIBUTES, CPU, GPU
 from benchmarks.report import PLAIN, Results, ratio, read_json, size_name
 from benchmarks.tables import align, number
 
-# On the CPU, at the headline's size: at most so many times the floor, by instruction set;
+# On the CPU, at the headline's size: at most this many times the floor, by instruction set;
 OF_FLOOR = {
     LAYER: {"avx512": 2.6, "avx2": 3.6, "baseline": 8},
     ONE_PASS: {"avx512": 1.6, "avx2": 2.3, "baseline": 4.5},
 }
-# the AVX-512 layer at least so many times as fast as these, by size;
+# the AVX-512 layer at least this many times as fast as these, by size;
 AS_FAST = {
     CPU.headline: {"torch": 12, "torch-compile": 3, "jax": 7, "upstream": 30},
     ATTRIBUTES: {"torch": 8},
 }
-# a weighted step at most so many times the plain one;
+# a weighted step at most this many times the plain one;
 WEIGHTED = 2
-# in a net at most so many times what it takes alone;
+# in a net at most this many times what it takes alone;
 NET = 1.1
-# the package at most so many times the bare kernel's one pass, and at few elements at least so many
-# times as fast as PyTorch eager.
+# the package at most this many times the bare kernel's one pass, and at few elements at least this
+# many times as fast as PyTorch eager.
 FRONT, FRONT_AS_FAST = 1.1, 1.9
 # On a GPU: of the copy's bandwidth, and times as fast as these.
 OF_COPY = {LAYER: 0.85}

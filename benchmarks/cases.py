@@ -6,7 +6,7 @@ from benchmarks.contestants import LAYER, known
 from benchmarks.problem import Problem
 from benchmarks.report import PLAIN
 
-# The shapes below need so many elements at least.
+# The shapes below need at least this many elements.
 SMALLEST = 1 << 13
 
 

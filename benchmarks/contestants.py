@@ -29,7 +29,7 @@ class Contestant:
     is_weighted: bool = True
     by_channel: bool = False  # a weight per channel instead of one for all
     is_loss: bool = True  # False: it computes something else, so that it cannot agree
-    may_be_missing: tuple = ()  # the devices where the run goes on without it
+    may_be_missing: tuple = ()  # the devices where the run continues without it
     case: str = ""  # of cases.py, where it is measured on one
 
     @property

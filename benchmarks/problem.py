@@ -48,7 +48,7 @@ class Problem:
 
     @property
     def cls_weight(self):
-        """One for all, or one a channel."""
+        """One for all, or one per channel."""
         if self.by_channel:
             return np.linspace(1, CLS_WEIGHT, self.shape[1], dtype=np.float32).tolist()
         return [CLS_WEIGHT if self.is_weighted else 1.0]

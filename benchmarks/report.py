@@ -25,9 +25,9 @@ def read_json(path):
     try:
         report = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise Failure(f"{path} is no report: {error}", 2) from None
+        raise Failure(f"{path} is not a report: {error}", 2) from None
     if not isinstance(report, dict) or not report.get("measured"):
-        raise Failure(f"{path} is no report: nothing was measured", 2)
+        raise Failure(f"{path} is not a report: nothing was measured", 2)
     return report
 
 

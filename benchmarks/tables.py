@@ -119,7 +119,7 @@ def size_table(results, dtype, threads):
         return []
     on_gpu = results.device.name == "gpu"
     words = f"ns per element, {dtype}, {in_words(threads)}"
-    rows = [["microseconds a step" if on_gpu else words, *map(size_name, sizes)]]
+    rows = [["microseconds per step" if on_gpu else words, *map(size_name, sizes)]]
     for name, label in results.labels.items():
         steps = [results.median(name, count, threads, dtype) for count in sizes]
         each = [ratio(times(1e9, step), count) for step, count in zip(steps, sizes)]

@@ -16,7 +16,7 @@ ISA_VARIABLE = "WEIGHTED_SIGMOID_LOSS_ISA"
 
 
 class ContestantFailed(Failure):
-    """One contestant cannot go on; the others can."""
+    """One contestant cannot continue; the others can."""
 
     def __init__(self, contestant, message):
         super().__init__(message)
@@ -33,7 +33,7 @@ def processors(threads):
 
 
 def environment(device, threads, adapter, cache):
-    """The same for all: so many threads, which sleep when they have nothing to do."""
+    """The same for all: that many threads, which sleep when they have nothing to do."""
     number = str(threads)
     # scripts/ has names that packages have, which libraries import.
     given = os.environ.get("PYTHONPATH", "").split(os.pathsep)
@@ -95,7 +95,7 @@ class Worker:
         return self.receive()
 
     def run(self, calls):
-        """Seconds of so many steps in a row; also takes note of what was used while waiting."""
+        """Seconds for that many steps in a row; also records what was used while waiting."""
         answer = self.ask("run", calls=calls)
         self.waited += answer["waited"]
         self.used += answer["used"]

@@ -27,7 +27,7 @@ LEFT_OUT = [
     # In a forked process qemu-user ends with an error of its own at the first thread.
     "*.TestFork*",
 ]
-# A prime that leaves a million scores; a larger one is no faster to speak of.
+# A prime that leaves a million scores; a larger one is hardly faster.
 STRIDE = 4001
 LINE = re.compile(r"^(float|double): |^  elements, (\w+): .*checksum (\w+)$", re.MULTILINE)
 

@@ -21,7 +21,7 @@ def main():
     parser.add_argument("tree", metavar="TREE", type=Path, nargs="?", default=STOCK)
     tree = parser.parse_args().tree
     if not tree.is_dir():
-        raise Failure(f"{tree} is no folder: run scripts/fetch.py, or name a stock Caffe", 2)
+        raise Failure(f"{tree} is not a folder: run scripts/fetch.py, or name a stock Caffe", 2)
     problems = list(check_list()) + list(check_patches(tree))
     for problem in problems:
         print("caffe_patch/" + problem)

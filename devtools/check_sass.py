@@ -3,7 +3,7 @@
 
 What is looked at, for each GPU that we compile for: no kernel keeps values in local memory (a
 stack, or registers that are spilled); those that walk through the elements read and write them
-16 bytes at a time, and their loops have no more instructions per element than so many; the float
+16 bytes at a time, and their loops stay within a bound of instructions per element; the float
 gradient has none for units of double. And the kernels' reciprocal is CUDA's own, which is correctly
 rounded, but for a branch: so it is, too. --use_fast_math, which flushes subnormal floats, changes
 no instruction.
@@ -32,7 +32,7 @@ DISASSEMBLER = ROOT / "build" / "cuda" / "nvdisasm"
 OLDEST_DISASSEMBLER = (13, 2)
 
 # Kernels by their demangled names, and how many 16-byte reads and writes their loops have at
-# least. PassKernel's arguments: type, pass (1 loss, 2 gradient), values a vector, periodic.
+# least. PassKernel's arguments: type, pass (1 loss, 2 gradient), values per vector, periodic.
 EXPECTED = [
     (r"PassKernel<float, \d, 4, \w+>", "LDG", 4),
     (r"PassKernel<float, 2, 4, \w+>", "STG", 2),

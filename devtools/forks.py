@@ -34,7 +34,7 @@ LIBRARY_DIRS := /usr/lib/{MULTIARCH}/hdf5/serial
 BUILD_DIR := build
 """
 OURS = sorted(path.name for path in (ROOT / "src" / "caffe" / "test").glob("test_*.cpp"))
-# Layers of the fork's, and upstream's that ours resembles: they must go on as they did.
+# Layers of the fork's, and upstream's that ours resembles: they must work as before.
 THEIRS = ["test_sigmoid_cross_entropy_loss_layer.cpp", "test_permute_layer.cpp"]
 
 

@@ -12,7 +12,7 @@ FORMAT = 1
 
 
 def refused(why):
-    """The tree, or what was asked, is nothing to go on with: it is left as it is."""
+    """The tree, or what was asked, does not allow it: it is left as it is."""
     return Failure(why, 2)
 
 
@@ -79,7 +79,7 @@ class AppliedTree:
                 )
 
     def changes(self, wanted):
-        """(path, bytes now, bytes then) of each file that is to change; None is no file.
+        """(path, bytes now, bytes then) of each file that is to change; None stands for no file.
 
         WANTED is {path: bytes}. What is in it no more goes back to its original.
         """

@@ -76,7 +76,7 @@ def _too_early(layer, read):
     try:
         found = _caffe_proto.blocks(read(PROTO).decode("latin-1"))
     except Failure:
-        return None  # What is wrong with the file is said where the addition is made.
+        return None  # The addition says what is wrong with the file.
     fields = {
         block.words[1]: dict(block.fields) for block in found if block.words[:1] == ["message"]
     }

@@ -98,7 +98,7 @@ def apply(data, file_diff, moved_ok=True):
     for start, before, after in file_diff.hunks:
         at = _find(lines, start, before, moved_ok)
         if at is None or at < done:
-            raise Failure(f"{file_diff.path} has other lines than its line {start} on")
+            raise Failure(f"{file_diff.path}: the hunk at line {start} does not match")
         result += lines[done:at] + after
         done = at + len(before)
     return b"".join(result + lines[done:])

@@ -94,7 +94,7 @@ def machine_nvcc():
     said = subprocess_output([found, "--version"])
     release = re.search(r"release (\d+\.\d+)", said or "")
     if not release:
-        raise Failure(f"{found} is no nvcc" + ("; CUDACXX names it" if named else ""), 2)
+        raise Failure(f"{found} is not nvcc" + ("; CUDACXX names it" if named else ""), 2)
     if not builds(found, NVCC, suffix=".cu"):
         print(f"cuda_toolkit: {found} cannot build a program here, so it is not used", flush=True)
         return None, DEFAULT_VERSION

@@ -27,7 +27,7 @@ def main():
     purposes = sorted(path.stem for path in LISTS.glob("*.txt"))
     parser.add_argument("purpose", nargs="+", choices=purposes)
     parser.add_argument(
-        "--optional", action="store_true", help="go on without what cannot be installed"
+        "--optional", action="store_true", help="continue without what cannot be installed"
     )
     arguments = parser.parse_args()
     if os.environ.get("DEPS") == "off":
@@ -53,7 +53,7 @@ def missing(packages):
             " then run it again with DEPS=off"
         )
     form = "${Package} ${db:Status-Status}\n"
-    # Its status is 1 where it does not know a package, which is no failure here.
+    # Its status is 1 where it does not know a package, which is not a failure here.
     argv = ["dpkg-query", "--show", f"--showformat={form}", *packages]
     known = run(argv, check=False, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
     installed = {
@@ -71,7 +71,7 @@ def install(packages, optional=False):
     if problem and not optional:
         raise Failure(f"{problem}: {by_hand}")
     if problem:
-        print(f"install_packages: going on without: {problem}: {by_hand}", flush=True)
+        print(f"install_packages: continuing without: {problem}: {by_hand}", flush=True)
 
 
 def try_to_install(packages):

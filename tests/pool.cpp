@@ -14,10 +14,10 @@ namespace kernel = caffe::weighted_sigmoid_loss;
 }  // namespace
 
 extern "C" {
-/// How many threads an input of so many elements takes.
+/// How many threads an input of that many elements takes.
 int Threads(std::int64_t count) { return kernel::Threads(count); }
 
-/// How many of 64 parts were done, on up to so many threads.
+/// How many of 64 parts were done, on up to that many threads.
 int Call(int threads) {
   std::atomic<int> done(0);
   kernel::ForEachPart(64, threads, [&](std::size_t) {

@@ -411,7 +411,7 @@ def test_fix_that_does_not_fit_is_left_out_whole_and_named(tree, pristine):
     path = tree / FIXED
     path.write_text(path.read_text().replace("CV_LOAD_IMAGE_COLOR", "MY_COLOR"))
     before = snapshot(tree)
-    note = f"caffe_patch/10-opencv4.patch does not fit and is left out: {FIXED} has other lines"
+    note = f"caffe_patch/10-opencv4.patch does not fit and is left out: {FIXED}: the hunk"
     run = apply(tree, "--modernize", "--check", status=1)
     assert note in run.stderr
     assert "MY_COLOR" not in run.stdout
@@ -541,7 +541,7 @@ apply.program(apply.main)
 
 
 def run_stopping(tree, after, how, *words):
-    """AFTER so many steps, or at the one that puts this file in its place."""
+    """AFTER this many steps, or at the one that puts this file in its place."""
     program = [sys.executable, "-B", "-c", STOPPING, str(after), how, ROOT / "scripts/apply.py"]
     return subprocess.run([*program, tree, *words], capture_output=True, text=True)
 

@@ -249,7 +249,7 @@ def made_up_gpu_report(**milliseconds):
 
 
 def test_gpu_bounds_are_bandwidths_and_ratios():
-    # The copy moves 8 bytes an element in 1 ms, the layer 20.
+    # The copy moves 8 bytes per element in 1 ms, the layer 20.
     found = verdicts(made_up_gpu_report(layer=2.5 / 0.8, torch=13.9))
     assert found == {
         "our layer: bandwidth, of the copy's": (0.8, "missed"),
@@ -520,7 +520,7 @@ def test_missing_caffe_is_wrong_input(tmp_path):
 def test_broken_report_is_wrong_input(tmp_path):
     report = tmp_path / "report.json"
     report.write_text("{")
-    assert "is no report" in one_line(run_program("--plot", report), status=2)
+    assert "is not a report" in one_line(run_program("--plot", report), status=2)
 
 
 # A tiny run on a GPU, as far as a machine without one goes

@@ -93,7 +93,7 @@ def test_second_build_does_nothing(caffe_install):
     def state():
         return {path: path.stat().st_mtime_ns for path in build.files_in(caffe_install)}
 
-    # Else this compiles for minutes, which is no fault of the build's.
+    # Else this compiles for minutes, which is not the build's fault.
     tree = build.Build("cpu", 1).tree
     files = build.wanted_files()
     stale = [name for name, (_, data) in files.items() if (tree / name).read_bytes() != data]

@@ -97,7 +97,7 @@ def test_an_old_toolkit_is_not_completed_from_pypi(toolkit, fake_nvcc, pip, tmp_
 
 
 @pytest.mark.parametrize(
-    ("name", "message"), [("/bin/true", "is no nvcc"), ("none", "does not exist")]
+    ("name", "message"), [("/bin/true", "is not nvcc"), ("none", "does not exist")]
 )
 def test_what_is_no_nvcc_is_refused(toolkit, monkeypatch, tmp_path, name, message):
     monkeypatch.setenv("CUDACXX", name)

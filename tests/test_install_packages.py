@@ -175,7 +175,7 @@ def test_goes_on_without_what_is_optional(machine, monkeypatch, capfd, number):
     monkeypatch.setattr(sys, "argv", ["install_packages.py", "--optional", "parity"])
     install_packages.main()
     *_, line = capfd.readouterr().out.splitlines()
-    assert "going on without" in line
+    assert "continuing without" in line
     assert line.endswith("apt-get install --yes --no-install-recommends python3-torch")
 
 
@@ -183,7 +183,7 @@ def test_installs_what_is_optional(machine, monkeypatch, capfd):
     monkeypatch.setattr(sys, "argv", ["install_packages.py", "--optional", "parity"])
     install_packages.main()
     assert machine.calls("apt-get")[-1].endswith("--no-install-recommends python3-torch")
-    assert "going on without" not in capfd.readouterr().out
+    assert "continuing without" not in capfd.readouterr().out
 
 
 def test_says_that_this_is_no_debian(machine):

@@ -306,7 +306,7 @@ def test_masks_that_caffe_would_misread(tmp_path, refused):
     palette.save(tmp_path / "voc.png")
     assert "has colors" in refused(tmp_path / "voc.png")
     Image.fromarray(np.arange(48, dtype=np.uint16).reshape(6, 8)).save(tmp_path / "16.png")
-    assert "not of 8 bits a pixel" in refused(tmp_path / "16.png")
+    assert "not of 8 bits per pixel" in refused(tmp_path / "16.png")
 
 
 # Arrays

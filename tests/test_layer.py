@@ -147,7 +147,7 @@ def test_log_names_the_parameters(train):
             "cls_weight: 2",
             "",
             "cls_weight has 4 values, the scores (bottom 0) of shape 20 3 (60) have 3 channels "
-            "along axis 1; give none, one, or one a channel.",
+            "along axis 1; give none, one, or one per channel.",
         ),
         (
             "axis: 2",

@@ -281,7 +281,7 @@ def test_no_loss_weight(net, command):
         ("layer {", "not a net's prototxt: 1:"),
         ('net: "net.prototxt" base_lr: 0.1', 'no field named "net"'),
         ("layer { name: 'x' name: 'y' }", 'should not have multiple "name" fields'),
-        ("\0", "it has a NUL byte, so it is no text file"),
+        ("\0", "it has a NUL byte, so it is not a text file"),
         (f"name: '{100 * chr(92)}'", "it has 100 backslashes in a row"),
         ("layers { name: 'x' type: SIGMOID }", "upgrade it first with Caffe's tool"),
         (python_layer("\"{'cls_weight': 5, 'x': 1}\""), "it has 'cls_weight', 'x'"),

@@ -208,18 +208,18 @@ def test_nan_is_found_in_any_piece(tmp_path, refused, monkeypatch):
 @pytest.mark.parametrize("index", [-1, 5, 0.5])
 def test_wrong_class_index(index, tmp_path, refused):
     path = write_npy(tmp_path / "a.npy", np.array([0, index, 4]))
-    assert f"{index:g} is no class index from 0 to 4" in refused(path, "--classes", 5)
+    assert f"{index:g} is not a class index from 0 to 4" in refused(path, "--classes", 5)
 
 
 def test_absurd_class_index(tmp_path, refused):
     source = write_lmdb(tmp_path / "db", [caffe_pb2.Datum(label=counts.MOST_CLASSES)])
-    assert "is no class index from 0 to 99,999" in refused(source)
+    assert "is not a class index from 0 to 99,999" in refused(source)
 
 
 @pytest.mark.parametrize("axis", [0, 2, -2])
 def test_wrong_axis(axis, tmp_path, refused):
     path = write_npy(tmp_path / "a.npy", TARGETS)
-    assert f"--axis {axis} is no channel axis of labels with 2 axes" in refused(
+    assert f"--axis {axis} is not a channel axis of labels with 2 axes" in refused(
         path, "--axis", axis
     )
 

@@ -16,7 +16,7 @@ HERE = Path(__file__).resolve().parent
 # ends that fill no block or part, and every way in which an element gets its constants.
 CASES = {
     "plain": ((378, 1237), "cls_weight: 100", None),
-    "a weight a channel": ((5003, 35), "cls_weight: {c} neg_weight: {c}", None),
+    "a weight per channel": ((5003, 35), "cls_weight: {c} neg_weight: {c}", None),
     "many channels": ((97, 1801), "cls_weight: {c}", None),
     "a weight a plane": ((7, 12, 57, 59), "cls_weight: {c} neg_weight: 1.5", None),
     "BATCH": ((3, 1, 301, 307), "class_balance: BATCH", None),
@@ -29,10 +29,10 @@ CASES = {
     "INSTANCE_CHANNEL": ((301, 9, 13, 11), "class_balance: INSTANCE_CHANNEL", None),
     "INSTANCE_CHANNEL, axis 2": ((3, 97, 5, 401), "class_balance: INSTANCE_CHANNEL axis: 2", None),
     "hard targets": ((7, 3, 201, 101), "class_balance: CHANNEL ignore_soft_targets: true", None),
-    "a weight an element": ((467, 997), "cls_weight: 3", (467, 997)),
-    "a weight a pixel": ((5, 3, 101, 103), "cls_weight: {c}", (5, 1, 101, 103)),
-    "a weight an instance": ((999, 31, 7), "class_balance: CHANNEL", (999,)),
-    "a weight a channel's pixel": ((5, 43, 29, 31), "class_balance: BATCH", (1, 43, 29, 31)),
+    "a weight per element": ((467, 997), "cls_weight: 3", (467, 997)),
+    "a weight per pixel": ((5, 3, 101, 103), "cls_weight: {c}", (5, 1, 101, 103)),
+    "a weight per instance": ((999, 31, 7), "class_balance: CHANNEL", (999,)),
+    "a weight per channel's pixel": ((5, 43, 29, 31), "class_balance: BATCH", (1, 43, 29, 31)),
 }
 PROGRAM = """
 import hashlib, json, sys
@@ -147,7 +147,7 @@ def test_same_bits_for_any_number_of_threads():
 @pytest.mark.parametrize("balance", ["NONE", "BATCH", "INSTANCE", "CHANNEL", "INSTANCE_CHANNEL"])
 def test_memory_does_not_grow_with_the_input(balance):
     text = "sigmoid_cross_entropy_weight_loss_param { cls_weight: [1, 2, 3, 4] class_balance: %s }"
-    # 16 MiB a blob; a scratch of one byte an element would be 4 MiB.
+    # 16 MiB per blob; a scratch of one byte per element would be 4 MiB.
     assert int(run(MEMORY, text % balance)) < 2 << 20
 
 

@@ -38,7 +38,7 @@ def fields(name, values):
 
 @st.composite
 def some_weights(draw, channels):
-    """None, one, or one a channel."""
+    """None, one, or one per channel."""
     number = draw(st.sampled_from(sorted({0, 1, channels})))
     return draw(st.lists(weights, min_size=number, max_size=number))
 
@@ -51,7 +51,7 @@ def balances(shape, axis):
 
 @st.composite
 def layer_texts(draw, shape):
-    """What stands inside the layer, for scores of a shape; and the axis of a weight a channel."""
+    """What stands inside the layer, for scores of a shape; and the axis of a weight per channel."""
     axis = draw(st.integers(-len(shape), len(shape) - 1))
     channels = shape[axis]
     own = [
@@ -139,7 +139,7 @@ def reshaped_problems(draw):
 
 @pytest.fixture(scope="module")
 def seen():
-    """The errors of all problems; their largest are said in the end."""
+    """The errors of all problems; the largest are printed at the end."""
     errors = []
     yield errors
     loss, grad = np.max(errors, axis=0)

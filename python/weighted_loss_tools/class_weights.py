@@ -199,7 +199,7 @@ def heading(report):
 
 
 def table(report):
-    """A line a channel."""
+    """One line per channel."""
     columns = list(report["channels"][0])
     lines = ["channel" + "".join(f"{column:>15}" for column in columns)]
     for number, channel in enumerate(report["channels"]):

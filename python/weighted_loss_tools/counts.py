@@ -53,7 +53,7 @@ class Counts:
             self.values_outside.update((float(outside.min()), float(outside.max())))
 
     def two_values(self):
-        """The two values of labels that are no and yes whatever these are, as 0 and 255."""
+        """The two values that stand for no and yes, such as 0 and 255."""
         if len(self.values_outside) != 1 or self.has_soft:
             return None
         (value,) = self.values_outside
@@ -131,7 +131,7 @@ def add_indices(counts, values, classes):
     wrong = (values != np.floor(values)) | (values < 0) | (values >= below)
     if wrong.any():
         raise ValueError(
-            f"{values[wrong][0]:g} is no class index from 0 to {below - 1:,}: name a mark with "
+            f"{values[wrong][0]:g} is not a class index from 0 to {below - 1:,}: name a mark with "
             "--ignore-label, and how many classes there are with --classes"
         )
     counts.add(np.bincount(values.astype(np.int64)).astype(np.float64), values.size)
@@ -170,7 +170,7 @@ def channel_axis(shape, axis):
     chosen = axis + len(shape) if axis < 0 else axis
     if not 1 <= chosen < len(shape):
         raise ValueError(
-            f"--axis {axis} is no channel axis of labels with {len(shape)} axes, the first of "
+            f"--axis {axis} is not a channel axis of labels with {len(shape)} axes, the first of "
             "which counts instances"
         )
     return shape, chosen

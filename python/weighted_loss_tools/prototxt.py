@@ -44,7 +44,7 @@ def parse(text, pb=None):
     from google.protobuf import text_format
 
     if "\0" in text:
-        raise Refused("it has a NUL byte, so it is no text file: give a net's prototxt")
+        raise Refused("it has a NUL byte, so it is not a text file: give a net's prototxt")
     if "\\" * 100 in text:
         # protobuf's time for them is their number squared.
         raise Refused("it has 100 backslashes in a row, which no net needs: take them out")

@@ -6,7 +6,7 @@ from weighted_sigmoid_loss.errors import Refused
 
 from .prototxt import NATIVE, PARAMETER, included, messages, readable, title, title_and_type
 
-# The layers whose bias is added to their output, a value a channel, and their parameters.
+# The layers whose bias is added to their output, a value per channel, and their parameters.
 MAKERS = {
     "InnerProduct": "inner_product_param",
     "Convolution": "convolution_param",

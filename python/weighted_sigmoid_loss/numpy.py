@@ -70,7 +70,8 @@ def loss_and_grad(
 
     scores: N x C x ..., float32 or float64, one axis or more, before any sigmoid.
     targets: the same shape and type, in [0, 1]; soft ones too.
-    cls_weight, neg_weight: one for all channels, or one a channel along axis. Finite, not negative.
+    cls_weight, neg_weight: one for all channels, or one per channel along axis. Finite, not
+        negative.
     weight: element weights of the same type. Each axis is as long as that of the scores or 1; axes
         that it lacks at the end count as 1. Finite, not negative.
     axis: the channels' axis; a negative one counts from the end. Looked at only where a weight a
@@ -89,11 +90,11 @@ def loss_and_grad(
     has __array__() or DLPack is taken as well, a tensor of PyTorch's say, without a copy where its
     memory is of that kind. out is such an array itself. The loss is a float, summed in double.
 
-    Raises TypeError for what is no array or of another type, and for a masked array; ValueError for
-    a shape that does not fit, a weight that is negative or not finite, an axis out of range, an
-    unknown name, and an out that is read-only, not contiguous or overlaps. Where an element weight
-    is negative or not finite, out has been overwritten. Targets outside [0, 1] that are not
-    ignored are used as they are, with a UserWarning.
+    Raises TypeError for what is not an array or of another type, and for a masked array;
+    ValueError for a shape that does not fit, a weight that is negative or not finite, an axis out
+    of range, an unknown name, and an out that is read-only, not contiguous or overlaps. Where an
+    element weight is negative or not finite, out has been overwritten. Targets outside [0, 1] that
+    are not ignored are used as they are, with a UserWarning.
 
     While this computes, other Python threads run; they must not write to the arrays.
     """
@@ -299,7 +300,7 @@ def _a_channel(
     if values.size != shape[axis]:
         raise ValueError(
             f"{name}: has {values.size} values, and scores of shape {shape} have {shape[axis]} "
-            f"channels along axis {axis}; give one, or one a channel"
+            f"channels along axis {axis}; give one, or one per channel"
         )
     return values
 

@@ -43,7 +43,7 @@ def weighted_sigmoid_loss(
     """Return the loss and its gradient with respect to the scores.
 
     weight is the layer's third bottom. cls_weight and neg_weight are a number, or a sequence of
-    none (1), one, or one a channel along axis.
+    none (1), one, or one per channel along axis.
     """
     x = np.asarray(scores, np.float64)
     t = np.asarray(targets, np.float64).reshape(x.shape)
@@ -75,7 +75,7 @@ def not_ignored(t, ignore_label, ignore_soft_targets):
 
 
 def channel_weights(values, shape, axis):
-    """A weight a channel, or one for all, laid out over the scores' shape."""
+    """The weight per channel, or one for all, laid out over the scores' shape."""
     values = np.asarray(values, np.float64).ravel()
     if values.size == 0:
         return np.ones(shape)

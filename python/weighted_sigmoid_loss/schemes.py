@@ -1,7 +1,7 @@
 """Class weights from a data set's counts: the formulas.
 
 Each takes the positives and the negatives of every channel (whole numbers, or sums of soft targets)
-and returns cls_weight and neg_weight, a value a channel; neg_weight is empty where it is 1.
+and returns cls_weight and neg_weight, a value per channel; neg_weight is empty where it is 1.
 Where a channel has no positives its cls_weight multiplies nothing, and is 1.
 """
 

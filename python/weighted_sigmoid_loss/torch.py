@@ -80,9 +80,10 @@ def binary_cross_entropy_with_logits(
     reduction: "none" is the loss of each element, "sum" their sum, "mean" that over their number.
 
     Dense tensors go to the kernel, in any order of memory; those that are not dense are copied.
-    Where one besides the input requires a gradient, and for tensors that are no memory (subclasses,
-    fake ones) or part of a transform (torch.func, forward mode, a trace, a second derivative),
-    PyTorch's own functions compute; these take negative weights, too, and warn of nothing.
+    Where one besides the input requires a gradient, and for tensors that are not plain memory
+    (subclasses, fake ones) or part of a transform (torch.func, forward mode, a trace, a second
+    derivative), PyTorch's own functions compute; these take negative weights, too, and warn of
+    nothing.
 
     Raises TypeError for another type, and ValueError for a tensor that is not a dense one on the
     CPU, a shape that does not fit, a weight that is negative or not finite, and an unknown

@@ -14,7 +14,7 @@ from _gpu import require_gpu
 from build import Build
 
 CUDA = Build("cuda", jobs=1)
-TIMEOUT = 1200  # seconds a program, which is many times what any takes
+TIMEOUT = 1200  # seconds per program, many times what any of them takes
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -560,7 +560,7 @@ def test_jit_trace():
     same(use)
 
 
-# Tensors that are no memory. They crashed, so each runs in a process of its own.
+# Tensors that are not plain memory. They crashed, so each runs in a process of its own.
 
 ALONE = """
 import sys, torch

@@ -30,7 +30,7 @@ namespace caffe {
  *
  * The loss is computed from scores in a form that has no cancellation and no
  * overflow; weighted_sigmoid_loss.hpp states the largest errors. The layer
- * keeps no memory that grows with its input but two numbers a scope, and
+ * keeps no memory that grows with its input except two numbers per scope, and
  * Forward writes no diff.
  *
  * @param bottom input Blob vector (length 2-3)
@@ -57,7 +57,7 @@ namespace caffe {
  *
  * Parameters, in sigmoid_cross_entropy_weight_loss_param:
  *   - cls_weight: the weight of the positive class; none (1), one for every
- *     channel, or one a channel along axis. Finite, not negative.
+ *     channel, or one per channel along axis. Finite, not negative.
  *   - neg_weight: likewise of the negative class.
  *   - axis (default 1): the channel axis; may be negative.
  *   - class_balance (default NONE): BATCH, INSTANCE, CHANNEL or
@@ -183,15 +183,15 @@ class SigmoidCrossEntropyWeightLossLayer : public LossLayer<Dtype> {
   /// 2^287.
   static constexpr double kOverflowScale = 3.8725919148493183e-121;
 
-  /// Single images often have no positive; so many in a row are a mistake.
+  /// Single images often have no positive; this many in a row are a mistake.
   static const int kForwardsBeforeWarning = 100;
 
   /// The kernel's input, but for the pointers.
   Elements elements_;
-  /// The weights as doubles, one a channel of elements_.
+  /// The weights as doubles, one per channel of elements_.
   shared_ptr<SyncedMemory> cls_weight_;
   shared_ptr<SyncedMemory> neg_weight_;
-  /// The balance's two factors a scope, of the last Forward.
+  /// The balance's two factors per scope, of the last Forward.
   shared_ptr<SyncedMemory> balance_;
   /// Device memory of a fixed size for the kernels.
   shared_ptr<SyncedMemory> gpu_workspace_;

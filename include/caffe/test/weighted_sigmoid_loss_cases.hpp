@@ -20,7 +20,7 @@ namespace caffe {
 
 namespace weighted_sigmoid_loss {
 
-/// What is no target, hard ones and a soft one.
+/// Numbers that are not targets, hard targets and a soft one.
 const double kIgnoreLabels[] = {-1, 0, 1, 0.5};
 
 /// Shapes (outer, channels, inner) and what an input has.

@@ -162,7 +162,7 @@ class Climb {
     c->target = Soft(c->target);
   }
 
-  /// By so many of the numbers that there are, few or many.
+  /// By that many of the numbers that there are, few or many.
   template <typename Value>
   void Move(Value* value) {
     typedef typename std::conditional<sizeof(Value) == sizeof(int32_t), int32_t,

@@ -168,7 +168,7 @@ class WalkError {
  public:
   explicit WalkError(double ulp) : one_ulp_(ulp), ulp_(0), place_() {}
 
-  /// What is within floor is no error.
+  /// What is within floor is not an error.
   template <typename Got, typename T>
   void Add(const Got* got, const RealBlock& exact, std::size_t count,
            double floor, const T* scores, Place place) {
@@ -326,7 +326,7 @@ struct Results {
  * @brief Walks through scores with targets 0 and 1, and weights 1 and others.
  *
  * With such targets one of an element's two terms is 0, so that the gradient is
- * the larger term. Weights that are no powers of two add roundings; they are
+ * the larger term. Weights that are not powers of two add roundings; they are
  * numbers in T, since gradients take them rounded.
  */
 template <typename T>

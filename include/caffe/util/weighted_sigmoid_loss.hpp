@@ -70,8 +70,8 @@ struct Axis {
 
   std::size_t size;
   std::size_t inner;
-  /// How many indices come in turn, in a group of so many neighbours: all, but
-  /// for what InEachInstance makes, where each group has others.
+  /// How many indices take turns, and among how many neighbours: all, except
+  /// where InEachInstance gives each group of neighbours indices of its own.
   std::size_t cycle;
   std::size_t group;
 };
@@ -135,10 +135,10 @@ struct Elements {
   const T* scores;           ///< count values
   const T* targets;          ///< count values
   Axis channel;              ///< of size 1 where all channels weigh the same
-  const double* cls_weight;  ///< a value a channel, finite and not negative
+  const double* cls_weight;  ///< a value per channel, finite and not negative
   const double* neg_weight;  ///< likewise
   Axis scope;                ///< what class_balance balances
-  const double* balance;     ///< b_pos, b_neg a scope, or NULL: 1
+  const double* balance;     ///< b_pos, b_neg per scope, or NULL: 1
   ElementWeights<T> weight;
   bool has_ignore_label;
   T ignore_label;
@@ -184,7 +184,7 @@ BadInput CountBadInput(const Elements<T>& elements);
  * Within 4 ulp (2^-23 relative) in float, and in double, which is the type of
  * the sums as well, within 8 (of 2^-52), for targets in [0, 1], weights that are
  * not negative and finite scores, besides 2^-126 (double: 2^-1022) times the
- * larger of a and b an element.
+ * larger of a and b per element.
  */
 template <typename T>
 LossSums Loss(const Elements<T>& elements, double scale);
@@ -228,7 +228,7 @@ template <typename T>
 std::uint64_t CountValid(const Elements<T>& elements);
 
 /**
- * @brief Writes b_pos, b_neg a scope to balance: with P = sum t and
+ * @brief Writes b_pos, b_neg per scope to balance: with P = sum t and
  *        Q = sum (1 - t) over the scope's elements that are not ignored,
  *        Q / (P + Q) and P / (P + Q), or 0 and 0 where there are none.
  *
@@ -245,7 +245,7 @@ void Balance(const Elements<T>& elements, double* balance);
 const std::size_t kGpuWorkspace = 4096 * sizeof(LossSums);
 
 /// Scores, targets, gradients and element weights on the device begin at
-/// multiples of so many bytes.
+/// multiples of this many bytes.
 const std::size_t kGpuAlignment = 16;
 
 /**
@@ -274,7 +274,7 @@ int GradientGpu(const Elements<T>& elements, double scale, T* grad);
  * @brief Balance on the device, for count < 2^31; does not wait.
  *
  * @param workspace kGpuWorkspace bytes of device memory
- * @param balance device memory for two values a scope
+ * @param balance device memory for two values per scope
  * @return the CUDA error of the launch, 0 where there is none
  */
 template <typename T>

@@ -70,7 +70,7 @@ struct Loops {
   /// The sum of at most kBlock values.
   double (*sum)(const double* values, std::size_t count);
   void (*fill)(double value, std::size_t count, double* values);
-  /// Multiplies a and b by a pair of factors an element.
+  /// Multiplies a and b by a pair of factors per element.
   void (*multiply)(const double* pairs, std::size_t count, double* a,
                    double* b);
   /// To products, factor times each of the values, which may be the same.

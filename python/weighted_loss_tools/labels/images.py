@@ -1,4 +1,4 @@
-"""Masks as images: 8 bits a pixel, gray."""
+"""Masks as images: 8 bits per pixel, gray."""
 
 import io
 
@@ -27,7 +27,7 @@ def read(data, where):
     with refusing(f"{where}: not a whole image"):
         mask = Image.open(io.BytesIO(data), formats=FORMATS)
         if mask.mode not in ("1", "L", "LA", "P", "RGB", "RGBA"):
-            raise Refused(f"{where}: not of 8 bits a pixel (mode {mask.mode}): save it as gray")
+            raise Refused(f"{where}: not of 8 bits per pixel (mode {mask.mode}): save it as gray")
         pixels = np.array(mask.convert("RGB" if mask.mode in ("P", "RGBA") else mask.mode))
     if mask.mode == "1":
         return pixels.astype(np.uint8) * np.uint8(255)

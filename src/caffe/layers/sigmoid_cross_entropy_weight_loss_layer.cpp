@@ -147,7 +147,7 @@ void SigmoidCrossEntropyWeightLossLayer<Dtype>::CheckChannels(
         << Description() << ": " << field << " has " << values
         << " values, the scores (bottom 0) of shape " << scores.shape_string()
         << " have " << scores.shape(param().axis()) << " channels along axis "
-        << param().axis() << "; give none, one, or one a channel.";
+        << param().axis() << "; give none, one, or one per channel.";
   }
 }
 
@@ -316,13 +316,13 @@ void SigmoidCrossEntropyWeightLossLayer<Dtype>::WarnOfInput(
     return !weighted_sigmoid_loss::IsIgnored(elements_, target);
   });
   const char* const kUse =
-      "; they are used as they are, and this is said at most twice. ";
+      "; they are used as they are, and at most two warnings say so. ";
   if (sums.target_excess > weighted_sigmoid_loss::kHardTargetSlack &&
       target_warnings_.IsOwed(sums.target_excess)) {
     std::ostringstream negative_loss;
     if (loss < 0) {
       negative_loss << "; the loss is " << loss
-                    << ", and is never to be negative";
+                    << ", which must not be negative";
     }
     LOG(WARNING) << Description() << ": "
                  << weight_loss_advice::BadValues<Dtype>(

@@ -91,9 +91,10 @@ TYPED_TEST(SigmoidCrossEntropyWeightLossAdviceTest, TestWarnsOfTargetsTwice) {
   ASSERT_EQ(1, log.messages().size());
   EXPECT_EQ(
       "SigmoidCrossEntropyWeightLoss layer 'loss': 2 of 4 targets are "
-      "outside [0, 1], the first is 255; the loss is -316.123, and is never "
-      "to be negative; they are used as they are, and this is said at most "
-      "twice. Scale them by 0.00392157, that is 1/255 (in the layer that "
+      "outside [0, 1], the first is 255; the loss is -316.123, which must not "
+      "be "
+      "negative; they are used as they are, and at most two warnings say so. "
+      "Scale them by 0.00392157, that is 1/255 (in the layer that "
       "reads a mask, transform_param { scale: 0.00392157 }).",
       log.messages()[0]);
   this->Forward();
@@ -187,7 +188,7 @@ TYPED_TEST(SigmoidCrossEntropyWeightLossAdviceTest, TestWarnsOfWeightsTwice) {
   EXPECT_EQ(
       "SigmoidCrossEntropyWeightLoss layer 'loss': 2 of 4 element weights "
       "are negative or not finite, the first is -2; they are used as "
-      "they are, and this is said at most twice. A weight of 0 leaves an "
+      "they are, and at most two warnings say so. A weight of 0 leaves an "
       "element out.",
       log.messages()[0]);
   this->Forward();

@@ -355,7 +355,7 @@ TYPED_TEST(SigmoidCrossEntropyWeightLossLayerTest, TestAttributes) {
   this->targets_.Reshape(vector<int>({5, 3, 1, 1}));
   this->Fill();
   this->CheckAgainstReference(PARAM(THREE_WEIGHTS));
-  // One axis and no weight a channel: axis is not looked at.
+  // One axis and no weight per channel: axis is not looked at.
   this->scores_.Reshape(vector<int>(1, 15));
   this->targets_.Reshape(vector<int>(1, 15));
   this->CheckAgainstReference(PARAM("cls_weight: 3"));
@@ -603,7 +603,7 @@ TYPED_TEST(SigmoidCrossEntropyWeightLossLayerDeathTest, TestWeights) {
   EXPECT_DEATH(this->SetUpLayer(PARAM("cls_weight: 1 cls_weight: 2")),
                "layer 'loss': cls_weight has 2 values, the scores .bottom 0. "
                "of shape 2 3 2 2 .24. have 3 channels along axis 1; give none, "
-               "one, or one a channel");
+               "one, or one per channel");
 }
 
 TYPED_TEST(SigmoidCrossEntropyWeightLossLayerDeathTest, TestAxis) {

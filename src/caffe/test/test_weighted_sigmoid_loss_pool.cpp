@@ -132,7 +132,7 @@ TEST(WeightedSigmoidLossPoolTest, TestCallerWaitsForNoHelperThatIsBusy) {
       }
     });
   });
-  // Or fewer, where the system does not give so many threads.
+  // Or fewer, where the system does not give that many threads.
   for (int i = 0; i < 1000 && busy < kMaxParts; ++i) {
     Sleep();
   }

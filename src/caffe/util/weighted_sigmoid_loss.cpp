@@ -76,7 +76,7 @@ double WeightExcess(T weight) {
 }
 
 /// A block of neighbouring elements at a time, with their constants a and b:
-/// one of each where they are the same for all, else one an element.
+/// one of each where they are the same for all, else one per element.
 template <typename T>
 class BlockCursor {
  public:
