@@ -135,6 +135,23 @@ WEIGHTED_SIGMOID_LOSS_HOST_DEVICE T Round(double a) {
   return static_cast<T>(a);
 }
 
+// A processor has more units for operations on bits than for comparisons, which
+// share theirs with multiplications.
+
+/// All bits where the sign bit of a is set, else none.
+WEIGHTED_SIGMOID_LOSS_HOST_DEVICE std::uint32_t SignMask(float a) {
+  return static_cast<std::uint32_t>(BitCast<std::int32_t>(a) >> 31);
+}
+
+WEIGHTED_SIGMOID_LOSS_HOST_DEVICE void SwapIfNegative(float x, float* a,
+                                                      float* b) {
+  const std::uint32_t bits = BitCast<std::uint32_t>(*a);
+  const std::uint32_t swapped =
+      (bits ^ BitCast<std::uint32_t>(*b)) & SignMask(x);
+  *a = BitCast<float>(bits ^ swapped);
+  *b = BitCast<float>(BitCast<std::uint32_t>(*b) ^ swapped);
+}
+
 // In clang, PTX would keep loops from being unrolled.
 #if defined(__CUDA_ARCH__) && defined(__NVCC__)
 
@@ -209,29 +226,12 @@ WEIGHTED_SIGMOID_LOSS_HOST_DEVICE float Fma(float a, float b, float c) {
 
 WEIGHTED_SIGMOID_LOSS_HOST_DEVICE double ToDouble(float a) { return a; }
 
-// A processor has more units for such operations on bits than for comparisons,
-// which share theirs with multiplications.
-
-/// All bits where the sign bit of a is set, else none.
-WEIGHTED_SIGMOID_LOSS_HOST_DEVICE std::uint32_t SignMask(float a) {
-  return static_cast<std::uint32_t>(BitCast<std::int32_t>(a) >> 31);
-}
-
 WEIGHTED_SIGMOID_LOSS_HOST_DEVICE float PositivePart(float a) {
   return BitCast<float>(BitCast<std::uint32_t>(a) & ~SignMask(a));
 }
 
 WEIGHTED_SIGMOID_LOSS_HOST_DEVICE float NegativePart(float a) {
   return BitCast<float>(BitCast<std::uint32_t>(a) & SignMask(a));
-}
-
-WEIGHTED_SIGMOID_LOSS_HOST_DEVICE void SwapIfNegative(float x, float* a,
-                                                      float* b) {
-  const std::uint32_t bits = BitCast<std::uint32_t>(*a);
-  const std::uint32_t swapped =
-      (bits ^ BitCast<std::uint32_t>(*b)) & SignMask(x);
-  *a = BitCast<float>(bits ^ swapped);
-  *b = BitCast<float>(BitCast<std::uint32_t>(*b) ^ swapped);
 }
 
 #endif
