@@ -158,8 +158,8 @@ TYPED_TEST(SigmoidCrossEntropyWeightLossAdviceTest, TestAdviceFitsTheTargets) {
        "If -1 marks elements to leave out, set ignore_label: "
        "-1; if 0 does, put a Power layer (scale: 0.5 shift: 0.5) before this "
        "one and set ignore_soft_targets: true."},
-      {{3, 0, 7, 1}, "twice. Class numbers need one-hot targets"},
-      {{3, 0, 7, -1}, "twice. Class numbers need one-hot targets"},
+      {{3, 0, 7, 1}, "so. Class numbers need one-hot targets"},
+      {{3, 0, 7, -1}, "so. Class numbers need one-hot targets"},
       {{3.5, -0.2, -7.1, 1}, "Are bottoms 0 and 1 the scores and the targets"},
       {{0, kNan, 0, 1}, "NaN or infinity is in the data"},
       {{0, 1, kInfinity, 1}, "NaN or infinity is in the data"}};
