@@ -213,8 +213,9 @@ WEIGHTED_SIGMOID_LOSS_HOST_DEVICE T GradientElement(T x, T t, T a, T b, T u) {
 /// is not.
 template <typename T>
 WEIGHTED_SIGMOID_LOSS_HOST_DEVICE bool IsSoft(T t) {
-  return IsAtMost(T(kHardTargetSlack), t) &
-         IsAtMost(t, T(1 - kHardTargetSlack));
+  const bool is_above = IsAtMost(T(kHardTargetSlack), t);
+  const bool is_below = IsAtMost(t, T(1 - kHardTargetSlack));
+  return is_above & is_below;
 }
 
 /// To factors[0] and [1], b_pos = Q / (P + Q) and b_neg = P / (P + Q), both 0
