@@ -98,7 +98,8 @@ def loss_and_grad(
 
     While this computes, other Python threads run; they must not write to the arrays.
     """
-    if weight is None and ignore_label is None and class_balance == "none":
+    ignores = ignore_label is not None or ignore_soft_targets is not False
+    if weight is None and not ignores and class_balance == "none":
         # All the checks below, in a sixth of the time, where there is nothing to say.
         plain = compute_plain(scores, targets, out, cls_weight, neg_weight, normalization)
         if plain:
