@@ -1,5 +1,6 @@
 """scripts/install_packages.py, on stand-ins for dpkg, apt and sudo that log how they are called."""
 
+import functools
 import os
 import re
 import signal
@@ -116,7 +117,13 @@ while :; do sleep 0.1; done""",
     )
     machine.log_file.touch()
     argv = [sys.executable, ROOT / "scripts" / "install_packages.py", "test"]
-    with subprocess.Popen(argv, start_new_session=True, stderr=subprocess.PIPE) as running:
+    options = {
+        "start_new_session": True,
+        "stderr": subprocess.PIPE,
+        # A shell's background jobs, and what they start, ignore SIGINT.
+        "preexec_fn": functools.partial(signal.signal, signal.SIGINT, signal.SIG_DFL),
+    }
+    with subprocess.Popen(argv, **options) as running:
         while "working" not in machine.log_file.read_text().split():
             time.sleep(0.05)
         os.killpg(running.pid, signal.SIGINT)
