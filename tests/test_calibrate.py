@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+from contextlib import contextmanager
 from pathlib import Path
 
 import caffe
@@ -58,6 +59,12 @@ def loss(own=WEIGHTS, more="", bottoms=("s", "t"), name="loss"):
 NET = INPUT + HIDDEN + maker() + loss()
 
 
+def named(net, name):
+    """The layer of a net or a model."""
+    (layer,) = (one for one in net.layer if one.name == name)
+    return layer
+
+
 class Folder:
     """A trained net's files, and the command run on them."""
 
@@ -107,8 +114,14 @@ class Folder:
         return text_format.Parse(text, caffe_pb2.NetParameter())
 
     def bias(self, name, path=None):
-        (layer,) = (one for one in self.trained(path).layer if one.name == name)
-        return np.array(layer.blobs[1].data)
+        return np.array(named(self.trained(path), name).blobs[1].data)
+
+    @contextmanager
+    def changed(self, name):
+        """A layer of the trained model, which is written as it then is."""
+        model = self.trained(self.model)
+        yield named(model, name)
+        self.model.write_bytes(model.SerializeToString())
 
     def trained(self, path=None):
         model = caffe_pb2.NetParameter()
@@ -161,8 +174,7 @@ def test_scores_shift_by_log_a_over_b(kind, bias, folder):
 def test_bias_term_is_true_where_a_bias_was_added(folder):
     folder.write(INPUT + HIDDEN + maker(more="bias_term: false") + loss())
     folder.calibrated()
-    (deployed,) = (layer for layer in folder.deploy().layer if layer.name == "score")
-    (trained,) = (layer for layer in folder.trained().layer if layer.name == "score")
+    deployed, trained = (named(net, "score") for net in (folder.deploy(), folder.trained()))
     assert deployed.inner_product_param.bias_term and trained.inner_product_param.bias_term
     np.testing.assert_allclose(trained.blobs[1].data, -SHIFT, rtol=1e-6)
 
@@ -195,8 +207,7 @@ def test_nothing_but_the_bias_and_the_loss_change(folder):
     folder.calibrated()
     old, new = folder.trained(folder.model), folder.trained()
     for model in (old, new):
-        (score,) = (layer for layer in model.layer if layer.name == "score")
-        score.blobs[1].ClearField("data")
+        named(model, "score").blobs[1].ClearField("data")
     assert old.layer[-1].type == "SigmoidCrossEntropyWeightLoss"
     assert (new.layer[-1].name, new.layer[-1].type) == ("loss", "Sigmoid")
     del old.layer[-1], new.layer[-1]
@@ -214,10 +225,8 @@ def test_not_twice(folder):
 def test_what_it_prints(folder):
     folder.write(NET)
     bias = np.array([0.5, -1, 0])
-    model = folder.trained(folder.model)
-    (score,) = (layer for layer in model.layer if layer.name == "score")
-    score.blobs[1].data[:] = bias
-    folder.model.write_bytes(model.SerializeToString())
+    with folder.changed("score") as layer:
+        layer.blobs[1].data[:] = bias
     out, err = folder.calibrated()
     assert err == ""
     lines = out.splitlines()
@@ -602,8 +611,7 @@ def test_scores_that_do_not_shift(folder, monkeypatch):
 
     def wrong(net, *arguments):
         folds = fold(net, *arguments)
-        (score,) = (one for one in arguments[-1].layer if one.name == "score")
-        score.blobs[0].data[7] += 0.5
+        named(arguments[-1], "score").blobs[0].data[7] += 0.5
         return folds
 
     monkeypatch.setattr(module, "fold", wrong)
@@ -612,10 +620,8 @@ def test_scores_that_do_not_shift(folder, monkeypatch):
 
 def test_scores_that_are_not_finite(folder):
     folder.write(NET)
-    model = folder.trained(folder.model)
-    (layer,) = (layer for layer in model.layer if layer.name == "conv")
-    layer.blobs[0].data[0] = float("nan")
-    folder.model.write_bytes(model.SerializeToString())
+    with folder.changed("conv") as layer:
+        layer.blobs[0].data[0] = float("nan")
     assert "they are not finite" in folder.refused()
 
 
@@ -755,19 +761,15 @@ def test_empty_model(folder):
 
 def test_blob_that_is_not_whole(folder):
     folder.write(NET)
-    model = folder.trained(folder.model)
-    (score,) = (layer for layer in model.layer if layer.name == "score")
-    del score.blobs[0].data[-1]
-    folder.model.write_bytes(model.SerializeToString())
+    with folder.changed("score") as layer:
+        del layer.blobs[0].data[-1]
     assert "the model does not fit the net: layer 'score' has blobs" in folder.refused()
 
 
 def test_diverged_model(folder):
     folder.write(NET)
-    model = folder.trained(folder.model)
-    (score,) = (layer for layer in model.layer if layer.name == "score")
-    score.blobs[1].data[0] = float("nan")
-    folder.model.write_bytes(model.SerializeToString())
+    with folder.changed("score") as layer:
+        layer.blobs[1].data[0] = float("nan")
     assert "layer 'score' has a bias in the model that is not finite" in folder.refused()
 
 
