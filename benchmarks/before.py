@@ -35,7 +35,8 @@ WEIGHTINGS = ("plain", "per channel", "per element", "a tenth ignored", "class_b
 TURNS = 9
 TURN_SECONDS = 0.005
 SOURCES = ("include/caffe/util", "src/caffe/util")
-# Hidden, and not unique in the process: each library is to call its own functions.
+# Hidden, and not unique in the process: each library is to call its own functions. OpenMP is for
+# revisions that took its threads.
 FLAGS = ["-std=c++11", "-O3", "-DNDEBUG", "-fopenmp", "-fPIC", "-shared", "-fvisibility=hidden"]
 FLAGS += ["-fno-gnu-unique", "-Wl,-Bsymbolic"]
 

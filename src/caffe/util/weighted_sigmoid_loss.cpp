@@ -20,7 +20,6 @@ namespace {
 // errors. So neither a long input nor a long block loses digits. Blocks belong
 // to parts, which threads take, and whose sums are added in their order: it
 // depends on the shapes alone.
-const std::size_t kParts = kMaxParts;
 const std::size_t kBlocksInPart = 8;  // at least, but for the last
 
 /// Neighbouring elements that have the same index into some constants, or, if
@@ -328,14 +327,14 @@ void ForEachBlock(const Elements<T>& elements, double scale, std::size_t part,
 
 std::size_t Parts(std::size_t count) {
   const std::size_t elements = kBlocksInPart * kBlock;
-  return std::min((count + elements - 1) / elements, kParts);
+  return std::min((count + elements - 1) / elements, kMaxParts);
 }
 
 /// The total of what get_sums(cursor) gives for each block of the elements.
 template <typename T, typename GetSums>
 LossSums Sum(const Elements<T>& elements, double scale,
              const GetSums& get_sums) {
-  PartSums sums[kParts];
+  PartSums sums[kMaxParts];
   const std::size_t parts = Parts(elements.count);
   ForEachPart(parts, Threads(elements.count), [&](std::size_t part) {
     PartSums part_sums = PartSums();
@@ -438,7 +437,7 @@ std::uint64_t CountValid(const Elements<T>& elements) {
     return elements.count;
   }
   const std::size_t parts = Parts(elements.count);
-  std::uint64_t valid[kParts];
+  std::uint64_t valid[kMaxParts];
   ForEachPart(parts, Threads(elements.count), [&](std::size_t part) {
     const std::size_t end = PartBegin(part + 1, parts, elements.count);
     std::uint64_t part_valid = 0;

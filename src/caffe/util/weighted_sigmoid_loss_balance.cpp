@@ -126,9 +126,9 @@ void BalanceScopes(const Elements<T>& elements, std::size_t first,
   const std::size_t inner = elements.scope.inner;
   const std::size_t rows = elements.count / (elements.scope.size * inner);
   const std::size_t width = scopes * inner;
-  const std::size_t kMaxParts = 64;
+  const std::size_t kMostParts = 64;
   const std::size_t kPart = 4096;  // elements, at least
-  const std::size_t parts = std::min(std::min(kMaxParts, kTargetSums / scopes),
+  const std::size_t parts = std::min(std::min(kMostParts, kTargetSums / scopes),
                                      std::max(rows * width, kPart) / kPart);
   TargetSums sums[kTargetSums];
   ForEachPart(parts, Threads(rows * width), [&](std::size_t k) {
