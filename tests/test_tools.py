@@ -39,8 +39,14 @@ def broken_pipe():
 # What the output is
 
 
+@pytest.fixture(params=["", "1"], ids=["buffered", "unbuffered"])
+def buffering(request, monkeypatch):
+    """How the tools' Python writes its output: a caller's environment may set either."""
+    monkeypatch.setenv("PYTHONUNBUFFERED", request.param)
+
+
 @pytest.mark.parametrize("arguments", [["migrate", "--check", ARTICLE], ["migrate", "--help"]])
-def test_reader_that_has_read_enough(arguments, broken_pipe):
+def test_reader_that_has_read_enough(arguments, broken_pipe, buffering):
     done = start(*arguments, stdout=broken_pipe, stderr=subprocess.PIPE)
     assert (done.returncode, done.stderr) == (2, b"")
 
@@ -50,7 +56,7 @@ def test_errors_that_nobody_reads(broken_pipe):
     assert (done.returncode, done.stdout) == (2, b"")
 
 
-def test_output_that_is_full(tmp_path):
+def test_output_that_is_full(tmp_path, buffering):
     def no_room():
         resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))
 
@@ -63,7 +69,7 @@ def test_output_that_is_full(tmp_path):
 
 
 @pytest.mark.parametrize("closed", [1, 2])
-def test_output_that_is_closed(closed):
+def test_output_that_is_closed(closed, buffering):
     done = start(
         "migrate", "--check", ARTICLE, capture_output=True, preexec_fn=lambda: os.close(closed)
     )

@@ -260,3 +260,4 @@ def print_diff(path, new):
     if done.returncode > 1:
         raise Failure("the program diff failed")
     sys.stdout.buffer.write(done.stdout)
+    sys.stdout.flush()  # an output that takes nothing is known before the notes are printed
