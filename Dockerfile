@@ -3,6 +3,7 @@
 #   docker build --tag caffe-weighted .
 #   docker run --rm --volume "$PWD:/work" caffe-weighted train --solver=solver.prototxt
 #
+# It runs as a user who is not root; --user "$(id -u)" lets it write where only you may.
 # --entrypoint weighted-loss runs the tools; --entrypoint python3 has pycaffe.
 ARG BASE=debian:12
 

@@ -1,6 +1,6 @@
 """A report as text: times and ratios. Made from report.json alone."""
 
-from benchmarks.contestants import LAYER, ONE_PASS
+from benchmarks.contestants import LAYER
 from benchmarks.devices import ATTRIBUTES
 from benchmarks.report import PLAIN, Results, in_words, ratio, size_name
 
@@ -139,9 +139,8 @@ def summary_table(results):
         f"{size_name(count)}, {'ms' if unit == 1e-3 else 'us'}, {in_words(threads)}"
         for count, unit, threads in columns
     ]
-    families = (LAYER, ONE_PASS, "front-numpy", "front-torch", "front-torch-channels")
-    ours = map(results.best, families)
-    others = ("upstream", "article", "torch", "torch-channels", "torch-compile", "jax")
+    ours = map(results.best, (LAYER, "front-numpy", "front-torch"))
+    others = ("upstream", "article", "torch", "torch-compile", "jax")
     for name in (*ours, *others):
         steps = [results.median(name, count, threads) for count, _, threads in columns]
         if any(steps):

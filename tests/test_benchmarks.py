@@ -303,13 +303,7 @@ def test_committed_results_miss_what_the_bounds_name():
     assert run_program(COMMITTED / "report.json", module="benchmarks.bounds").returncode == 0
 
 
-SHOWN_IN = [
-    "README.md",
-    "README.zh-CN.md",
-    "docs/python.md",
-    "docs/python.zh-CN.md",
-    "benchmarks/README.md",
-]
+SHOWN_IN = ["README.md", "README.zh-CN.md", "benchmarks/README.md"]
 
 
 @pytest.mark.parametrize("file", SHOWN_IN)

@@ -6,7 +6,7 @@ __init__, reference and param_str, which Caffe's Python layer imports, run on Py
 
 import sys
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 __all__ = []
 
 if sys.version_info >= (3,):  # noqa: UP036
