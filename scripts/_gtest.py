@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from _common import Failure, run
 
-TIMEOUT = 1800  # seconds, which is many times what any program takes
+TIMEOUT = 3600  # seconds, which is several times what any program takes
 EXCERPT = 30  # lines
 CASE_START = re.compile(r"\[ RUN      \] (\S+)")
 CASE_END = re.compile(r"\[ +(OK|FAILED) +\] ([^\s,]+)")
