@@ -750,7 +750,8 @@ def test_truncated_model(keep, folder):
 def test_model_with_names_that_are_no_utf8(folder):
     folder.write(NET)
     folder.model.write_bytes(folder.model.read_bytes().replace(b"loss", b"l\xd6\xd8s"))
-    assert "it has a name that is not UTF-8, or is damaged: b'l\\xd6\\xd8s'" in folder.refused()
+    """Protobuf gives bytes for it, and from its version 4 on takes the model for damaged."""
+    assert "damaged" in folder.refused()
 
 
 def test_empty_model(folder):
