@@ -61,7 +61,8 @@ edges: ## train on the edges of photographs with and without class_balance: buil
 
 runtest: ## run all tests: upstream's and ours, C++ and Python
 	$(REQUIRE_DEVICE)
-	$(PACKAGES) build bench demo test $(DEVICE_PACKAGES)
+	$(PACKAGES) build demo test $(DEVICE_PACKAGES)
+	$(PACKAGES) --optional bench
 	$(PACKAGES) --optional parity
 	$(BUILD) $(CAFFE_OF_$(DEVICE)) --tests
 	$(PYTHON) scripts/runtest.py --device $(DEVICE) $(if $(OUTPUT),--output "$(OUTPUT)")
