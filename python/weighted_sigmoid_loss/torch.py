@@ -39,7 +39,7 @@ is_dynamo_compiling: Callable[[], bool] = getattr(_compiler, "is_dynamo_compilin
 _is_autocast_enabled: Any = torch.is_autocast_enabled
 
 Reduction = Literal["none", "mean", "sum"]
-FLOATS = frozenset((torch.float16, torch.bfloat16, torch.float32, torch.float64))
+FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 
 
 class BCEWithLogitsLoss(torch.nn.BCEWithLogitsLoss):

@@ -21,7 +21,7 @@ from ._kernel import compute_float32_at, compute_float64_at
 
 REDUCTIONS = {"none": 0, "mean": 1, "sum": 2}  # as the kernel's module numbers them
 COMPUTE = {torch.float32: compute_float32_at, torch.float64: compute_float64_at}
-PLAIN = frozenset((Tensor, torch.nn.Parameter))
+PLAIN = (Tensor, torch.nn.Parameter)  # no set: PyTorch 2.6 cannot compile a look into one
 # Of these are made the results that are one value: half a microsecond less than by new_empty().
 _SCALARS = {dtype: torch.empty((), dtype=dtype, device="cpu") for dtype in COMPUTE}
 
