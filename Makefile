@@ -81,7 +81,7 @@ endef
 torch-check: ## test the package with a current PyTorch, from PyPI: build/bench-venv
 	$(PACKAGES) build
 	$(make_bench_venv)
-	build/bench-venv/bin/python -m pytest --quiet --override-ini=pythonpath= tests/package/test_torch*.py
+	build/bench-venv/bin/python -m pytest --quiet --confcutdir=tests/package tests/package/test_torch*.py
 
 exhaustive: ## prove the elements' accuracy: all float scores, a billion double ones
 	$(PACKAGES) exhaustive

@@ -153,7 +153,7 @@ def draw(report, path):
         1,
         len(results.threads),
         figsize=(1 + 7 * len(results.threads), 6.4),
-        layout="constrained",
+        constrained_layout=True,
         sharey=True,
         squeeze=False,
     )

@@ -135,7 +135,7 @@ def cpu_suites(scratch):
     suites["Python, ours"] = python_tests(scratch, "our")
     heading("Python tests, the package's")
     # Nothing else on the path: our sources would hide the wheel.
-    options = ["--override-ini=pythonpath=", TESTS / "package"]
+    options = [f"--confcutdir={TESTS / 'package'}", TESTS / "package"]
     only = {"python": installed_wheel(), "path": ""}
     suites["Python, the package's"] = python_tests(scratch, "package", *options, **only)
     return suites

@@ -10,6 +10,10 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
+# What the tests import. Those of the package import the installed one and do without this file.
+IMPORTED = ["scripts", "devtools", "python", ".", "build/cpu/install/python"]
+sys.path[:0] = [str(ROOT / folder) for folder in IMPORTED]
+collect_ignore = ["package"]
 
 
 def must_exist(path):

@@ -514,7 +514,7 @@ def test_contradicting_options_are_refused(tree):
 # Stopped midway
 
 STOPPING = """
-import itertools, os, sys
+import functools, itertools, os, sys
 
 after, how = sys.argv.pop(1), sys.argv.pop(1)
 steps = itertools.count()
@@ -522,17 +522,15 @@ steps = itertools.count()
 def due(words):
     return next(steps) >= int(after) if after.isdigit() else str(words[-1]).endswith(after)
 
-def stopping(function):
-    def call(*words, **more):
-        if due(words):
-            if how == "die":
-                os._exit(9)
-            raise OSError(28, "No space left on device")
-        return function(*words, **more)
-    return call
+def stopping(function, *words, **more):
+    if due(words):
+        if how == "die":
+            os._exit(9)
+        raise OSError(28, "No space left on device")
+    return function(*words, **more)
 
-for name in ["mkdir", "replace", "rmdir", "unlink"]:
-    setattr(os, name, stopping(getattr(os, name)))
+for name in ["mkdir", "replace", "rmdir", "unlink"]:  # a function would be Python 3.9's method
+    setattr(os, name, functools.partial(stopping, getattr(os, name)))
 sys.argv[0] = sys.argv[1]
 sys.path.insert(0, os.path.dirname(sys.argv.pop(1)))
 import apply

@@ -128,10 +128,12 @@ def folder(tmp_path_factory):
     write_job(folder, "python", ARTICLE)
     write_job(folder, "native", ARTICLE)
     must_run(sys.executable, "-m", "weighted_loss_tools", "migrate", "native.prototxt", cwd=folder)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.chdir(folder)
-        patch.syspath_prepend(folder)
-        yield folder
+    before = Path.cwd()
+    os.chdir(folder)
+    sys.path.insert(0, str(folder))
+    yield folder
+    sys.path.remove(str(folder))
+    os.chdir(before)
 
 
 def with_article_code(loss):

@@ -110,7 +110,7 @@ def title(report):
 
 def plot(report, held_out, scores, counts, path):
     """Write the PNG."""
-    figure = plt.figure(figsize=(17, 10), layout="constrained")
+    figure = plt.figure(figsize=(17, 10), constrained_layout=True)
     above, below = figure.subfigures(2, 1, height_ratios=(2, 1))
     heights = {"height_ratios": row_heights(held_out)}
     plot_rows(above.subplots(len(SHOWN), PANELS, gridspec_kw=heights), report, held_out, scores)

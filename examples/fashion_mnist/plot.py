@@ -186,7 +186,7 @@ def plot_rare_class(report, scores, split, path):
     """Precision and recall of the class that gains most, and where each network is cut."""
     c = CLASSES.index("Shirt")
     targets = one_vs_rest(split.test.labels)
-    figure, axes = plt.subplots(figsize=(8.5, 4.6), layout="constrained")
+    figure, axes = plt.subplots(figsize=(8.5, 4.6), constrained_layout=True)
     for scheme, words in ((BASELINE, "unweighted"), (DEFAULT, "class weights")):
         label = words + ": average precision {ap:.2f}"
         plot_curve(axes, c, scheme, scores, targets, report, label)
@@ -213,7 +213,7 @@ def plot_rare_class(report, scores, split, path):
 def plot(report, scores, probabilities, split, path):
     """Write the PNG. scores: {(scheme, seed): (N, 10)}; probabilities: see scoring."""
     targets = one_vs_rest(split.test.labels)
-    figure = plt.figure(figsize=(15, 12.6), layout="constrained")
+    figure = plt.figure(figsize=(15, 12.6), constrained_layout=True)
     grid = figure.add_gridspec(3, RARE)
     rare = range(len(CLASSES) - RARE, len(CLASSES))
     for column, c in enumerate(rare):

@@ -6,8 +6,9 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent.parent
-# For the layer's bits. At the end: the copy of the package beside pycaffe is not what is tested.
-sys.path.append(str(ROOT / "build" / "cpu" / "install" / "python"))
+# For the golden cases and the layer's bits. At the end: the copy of the package beside pycaffe is
+# not what is tested.
+sys.path += [str(ROOT / "tests"), str(ROOT / "build" / "cpu" / "install" / "python")]
 
 
 @pytest.fixture(scope="session")
