@@ -25,15 +25,10 @@ class Shown:
 
     def start_bar(self):
         from rich.console import Console
-        from rich.progress import (
-            BarColumn,
-            Progress,
-            TaskProgressColumn,
-            TextColumn,
-            TimeRemainingColumn,
-        )
+        from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
-        columns = (TextColumn("{task.description:48}"), BarColumn(), TaskProgressColumn())
+        share = TextColumn("{task.percentage:3.0f}%")
+        columns = (TextColumn("{task.description:48}"), BarColumn(), share)
         console = Console(stderr=True, highlight=False)
         self.bar = Progress(*columns, TimeRemainingColumn(), console=console, transient=True)
         self.task = self.bar.add_task("starting", total=self.total)

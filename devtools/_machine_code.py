@@ -14,6 +14,9 @@ MULTIPLY = {
     ],
 }
 
+# What an object may name besides: what copies, and where the linker puts addresses.
+NOT_CALLED = ("memcpy", "memset", "_GLOBAL_OFFSET_TABLE_")
+
 
 def check_loops(object_file, binutils=""):
     """Return in how many functions there is vector code of a type.
@@ -24,7 +27,7 @@ def check_loops(object_file, binutils=""):
     called, alone = set(), set()
     for line in output([f"{binutils}nm", object_file]).splitlines():
         kind, name = line.split()[-2:]
-        if kind == "U" and name not in ("memcpy", "memset"):
+        if kind == "U" and name not in NOT_CALLED:
             called.add(name)
         # The loops are in an unnamed namespace, and the formulas of an element are not.
         if kind == "t" and "_GLOBAL__N_" not in name:

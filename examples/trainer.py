@@ -19,7 +19,7 @@ from pathlib import Path
 
 from google.protobuf import text_format
 from rich.console import Console
-from rich.progress import BarColumn, TaskProgressColumn, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, TextColumn, TimeRemainingColumn
 from rich.progress import Progress as Bar
 
 from _common import Failure
@@ -119,7 +119,8 @@ class Progress:
     def __init__(self, runs, iterations, titles):
         self.iterations, self.titles = iterations, titles
         self.done = dict.fromkeys(runs, 0)
-        columns = (TextColumn("{task.description:48}"), BarColumn(), TaskProgressColumn())
+        share = TextColumn("{task.percentage:3.0f}%")
+        columns = (TextColumn("{task.description:48}"), BarColumn(), share)
         console = Console(stderr=True, highlight=False)
         self.bar = Bar(*columns, TimeRemainingColumn(), console=console, transient=True)
         self.task = self.bar.add_task("training", total=len(runs) * iterations)

@@ -119,6 +119,8 @@ def test_damaged_hdf5(tmp_path, refused):
         values = np.random.default_rng(1).random((1 << 17, 16)) < 0.5
         chunks = (1 << 14, 16)
         dataset = file.create_dataset("label", data=values, chunks=chunks, compression="gzip")
+        if not hasattr(dataset.id, "get_chunk_info"):
+            pytest.skip("h5py before 3 cannot tell where a chunk is")
         where = dataset.id.get_chunk_info(7)
     with open(path, "r+b") as stream:
         stream.seek(where.byte_offset)

@@ -67,10 +67,12 @@ Picture = namedtuple("Picture", "name clean target")
 def path_of(name):
     package, module, folder = PHOTOGRAPHS[name]
     root = Path(find_spec(module).origin).parent if module else Path(get_data_path())
-    path = root / folder / name
-    if not path.is_file():
-        raise Failure(f"no {path}: install the Debian package {package}")
-    return path
+    # Debian 11 has Matplotlib's samples beside its data.
+    paths = [root / folder / name, root.parent / folder / name]
+    for path in paths:
+        if path.is_file():
+            return path
+    raise Failure(f"no {paths[0]}: install the Debian package {package}")
 
 
 def clean_picture(path):
