@@ -267,17 +267,27 @@ def test_bounds_are_of_the_headline_alone():
     assert "33,554,432 elements" in tables.text(report)
 
 
+NAMES = ["report", "other"]
+
+
+def reached(done):
+    """The last column."""
+    return [line.split("  ")[-1].strip() for line in done.stdout.splitlines()[1:]]
+
+
 def test_bounds_are_printed(tmp_path):
     report = made_up_gpu_report(layer=2.5 / 0.9, torch=12)
     (tmp_path / "report.json").write_text(json.dumps(report))
     done = run_program(tmp_path / "report.json", module="benchmarks.bounds")
     assert (done.returncode, done.stderr) == (1, "")
-    assert done.stdout.splitlines()[-1] == "3 of 4 bounds reached, 0 not measured"
+    assert reached(done) == ["1 of 1", "0 of 1", "1 of 1", "1 of 1"]
     report["measured"] = [row for row in report["measured"] if row["contestant"] != "torch"]
-    (tmp_path / "report.json").write_text(json.dumps(report))
-    done = run_program(tmp_path / "report.json", module="benchmarks.bounds")
+    (tmp_path / "other.json").write_text(json.dumps(report))
+    done = run_program(tmp_path / "other.json", module="benchmarks.bounds")
     assert (done.returncode, done.stderr) == (0, "")
-    assert done.stdout.splitlines()[-1] == "3 of 4 bounds reached, 1 not measured"
+    assert reached(done) == ["1 of 1", "0 of 0", "1 of 1", "1 of 1"]
+    done = run_program(*(tmp_path / f"{n}.json" for n in NAMES), module="benchmarks.bounds")
+    assert reached(done) == ["2 of 2", "0 of 1", "2 of 2", "2 of 2"]
 
 
 def test_gpu_text_has_bandwidths():
@@ -295,12 +305,14 @@ def test_committed_text_is_made_of_the_committed_json():
     assert tables.text(report) + "\n" == (COMMITTED / "report.txt").read_text(encoding="utf-8")
 
 
-def test_committed_results_miss_what_the_bounds_name():
-    report = json.loads((COMMITTED / "report.json").read_text(encoding="utf-8"))
-    found = bounds.bounds(report)
-    assert len(found) == 26
-    assert {bound.words for bound in found if bound.verdict != "reached"} == bounds.MISSED
-    assert run_program(COMMITTED / "report.json", module="benchmarks.bounds").returncode == 0
+def test_committed_runs_miss_what_the_bounds_name():
+    paths = [COMMITTED / f"{name}.json" for name in ("report", "second", "third")]
+    done = run_program(*paths, module="benchmarks.bounds")
+    assert done.returncode == 0
+    assert done.stdout == (COMMITTED / "bounds.txt").read_text(encoding="utf-8")
+    found = [bound for path in paths for bound in bounds.bounds(json.loads(path.read_text()))]
+    assert len(found) == 3 * 26 and {bound.verdict for bound in found} == {"reached", "missed"}
+    assert {bound.words for bound in found if bound.verdict == "missed"} == bounds.MISSED
 
 
 SHOWN_IN = ["README.md", "README.zh-CN.md", "benchmarks/README.md"]
