@@ -129,7 +129,8 @@ def set_axes(axes, results):
     axes.yaxis.set_minor_formatter(NullFormatter())
     axes.grid(axis="y", color="#e6e6e6", lw=0.6)
     axes.set_axisbelow(True)
-    axes.spines[["top", "right"]].set_visible(False)
+    for side in ("top", "right"):
+        axes.spines[side].set_visible(False)
 
 
 def title(report, results):

@@ -102,6 +102,12 @@ def write_json(path, value):
     write_atomic(path, (json.dumps(value, indent=1) + "\n").encode())
 
 
+def open_axes(axes):
+    """Without the upper and the right line of the frame."""
+    for side in ("top", "right"):
+        axes.spines[side].set_visible(False)
+
+
 def save_figure(figure, path):
     stream = io.BytesIO()
     figure.savefig(stream, dpi=110, format="png")

@@ -7,7 +7,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 from skimage.morphology import dilation, skeletonize
 
-from ..common import save_figure
+from ..common import open_axes, save_figure
 from .boundaries import HALF, add, at, f_measure, precision, recall, ridges
 from .networks import BALANCED, TITLES, UNBALANCED
 from .pictures import EDGE, PHOTONS, UNDECIDED, noisy
@@ -94,7 +94,8 @@ def plot_figures(axes, results):
             axes.bar(x + shift, mean, 0.38, color=COLORS[scheme], alpha=0.6)
             axes.plot([x + shift] * len(seeds), seeds, ".", color="black", ms=5)
             axes.annotate(f"{mean:.3f}", (x + shift, max(seeds)), (0, 4), ha="center", **OFFSET)
-    axes.set_xticks(range(len(FIGURES)), FIGURES)
+    axes.set_xticks(range(len(FIGURES)))
+    axes.set_xticklabels(FIGURES)
     axes.set_ylim(0, 1)
 
 
@@ -111,14 +112,15 @@ def title(report):
 def plot(report, held_out, scores, counts, path):
     """Write the PNG."""
     figure = plt.figure(figsize=(17, 10), constrained_layout=True)
-    above, below = figure.subfigures(2, 1, height_ratios=(2, 1))
-    heights = {"height_ratios": row_heights(held_out)}
-    plot_rows(above.subplots(len(SHOWN), PANELS, gridspec_kw=heights), report, held_out, scores)
-    curves, bars = below.subplots(1, 2)
+    above, below = figure.add_gridspec(2, 1, height_ratios=(2, 1))
+    rows = above.subgridspec(len(SHOWN), PANELS, height_ratios=row_heights(held_out))
+    cells = [[figure.add_subplot(rows[i, j]) for j in range(PANELS)] for i in range(len(SHOWN))]
+    plot_rows(cells, report, held_out, scores)
+    curves, bars = map(figure.add_subplot, below.subgridspec(1, 2))
     plot_curves(curves, counts)
     plot_figures(bars, report["results"])
     for axes in (curves, bars):
-        axes.spines[["top", "right"]].set_visible(False)
+        open_axes(axes)
     figure.suptitle(title(report), fontsize=12)
     save_figure(figure, path)
     plt.close(figure)

@@ -8,7 +8,7 @@ import numpy as np
 from matplotlib.ticker import LogLocator, NullLocator
 from sklearn.metrics import precision_recall_curve, precision_score, recall_score
 
-from ..common import save_figure
+from ..common import open_axes, save_figure
 from . import calibration
 from .evaluate import CUT, ROWS
 from .longtail import CLASSES, one_vs_rest
@@ -76,7 +76,8 @@ def plot_f1(axes, report):
             label=row.title,
         )
     counts = report["data"]["counts"]
-    axes.set_xticks(x, [f"{name}\n{n:,}" for name, n in zip(CLASSES, counts)], fontsize=8)
+    axes.set_xticks(x)
+    axes.set_xticklabels([f"{name}\n{n:,}" for name, n in zip(CLASSES, counts)], fontsize=8)
     for left in x[::2]:
         axes.axvspan(left - 0.5, left + 0.5, color="#f4f4f4", zorder=0)
     axes.set_xlim(-0.5, len(CLASSES) - 0.5)
@@ -144,7 +145,8 @@ def plot_ece(axes, report):
             ms=5,
         )
     axes.set_yscale("log")
-    axes.set_xticks(x, [f"{n:,}" for n in report["data"]["counts"]], fontsize=7)
+    axes.set_xticks(x)
+    axes.set_xticklabels([f"{n:,}" for n in report["data"]["counts"]], fontsize=7)
     axes.set_title("ECE per class, by its training images", fontsize=11)
 
 
@@ -205,7 +207,7 @@ def plot_rare_class(report, scores, split, path):
         fontsize=12,
     )
     axes.legend(loc="lower left", frameon=False)
-    axes.spines[["top", "right"]].set_visible(False)
+    open_axes(axes)
     save_figure(figure, path)
     plt.close(figure)
 
@@ -233,7 +235,7 @@ def plot(report, scores, probabilities, split, path):
             axes.set_ylabel("share of positives")
     plot_ece(figure.add_subplot(grid[2, len(SCHEMES)]), report)
     for axes in figure.axes:
-        axes.spines[["top", "right"]].set_visible(False)
+        open_axes(axes)
     figure.suptitle(title(report), fontsize=12)
     save_figure(figure, path)
     plt.close(figure)

@@ -7,12 +7,14 @@ import operator
 import warnings
 from collections.abc import Sequence
 from numbers import Number
-from typing import Any, Literal, Protocol, SupportsIndex, TypeVar, Union, get_args
+from typing import TYPE_CHECKING, Any, Literal, Protocol, SupportsIndex, TypeVar, Union, get_args
 
 import numpy as np
-import numpy.typing as npt
 
 from ._kernel import compute, compute_plain
+
+if TYPE_CHECKING:
+    import numpy.typing as npt  # since NumPy 1.20
 
 Float = TypeVar("Float", np.float32, np.float64)
 
@@ -32,7 +34,7 @@ class HasDLPack(Protocol):
 
 
 Real = Union[float, Number, "np.number[Any]"]
-Weights = Union[Real, Sequence[Real], npt.NDArray[np.number[Any]]]
+Weights = Union[Real, Sequence[Real], "npt.NDArray[np.number[Any]]"]
 Normalization = Literal["full", "valid", "batch_size", "none"]
 ClassBalance = Literal["none", "batch", "instance", "channel", "instance_channel"]
 

@@ -22,6 +22,13 @@ except ModuleNotFoundError as error:
 from collections.abc import Callable
 from typing import Any, Literal
 
+if tuple(map(int, torch.__version__.split(".")[:2])) < (1, 13):
+    raise ImportError(
+        f"weighted_sigmoid_loss.torch needs PyTorch 1.13 or later, not {torch.__version__}: "
+        "pip install 'torch>=1.13'",
+        name="torch",
+    )
+
 from torch import Tensor
 
 from . import torch_formula as formula

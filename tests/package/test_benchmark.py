@@ -9,7 +9,7 @@ import pytest
 
 
 def test_benchmark_measures_both_fronts(root, tmp_path):
-    pytest.importorskip("torch", reason="PyTorch is not installed")
+    pytest.importorskip("torch", minversion="1.13.0a0")
     argv = [sys.executable, "-m", "benchmarks", "--device", "cpu", "--output", tmp_path]
     argv += ["--sizes", "1024", "--only", "package"]
     environment = {**os.environ, "PYTHONPATH": str(root / "scripts")}

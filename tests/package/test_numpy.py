@@ -197,7 +197,7 @@ class HasDLPack:
 
 
 def tensor(array):
-    return pytest.importorskip("torch", reason="PyTorch is not installed").from_numpy(array)
+    return pytest.importorskip("torch", minversion="1.13.0a0").from_numpy(array)
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,7 @@ import warnings
 
 import pytest
 
-torch = pytest.importorskip("torch")
+torch = pytest.importorskip("torch", minversion="1.13.0a0")
 
 from programs import run  # noqa: E402
 
@@ -759,6 +759,20 @@ def test_warning_is_once_and_at_the_users_line(tmp_path, monkeypatch, wrap, requ
     warned = [line for line in said.splitlines() if "outside [0, 1]" in line]
     assert len(warned) == 1
     assert "program.py:9: UserWarning" in warned[0]
+
+
+def test_old_pytorch(tmp_path):
+    program = """
+    import torch
+    torch.__version__ = "1.7.1"
+    try:
+        import weighted_sigmoid_loss.torch
+    except ImportError as error:
+        assert "1.13 or later, not 1.7.1" in str(error), error
+    else:
+        raise AssertionError
+    """
+    run(tmp_path, program)
 
 
 def test_without_pytorch(tmp_path):

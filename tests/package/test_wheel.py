@@ -10,7 +10,7 @@ import zipfile
 
 import pytest
 
-LIMIT = 1_000_000  # bytes
+LIMIT = 1_100_000  # bytes; GCC 10's is the largest
 CLIENT = """
 import numpy as np
 import numpy.typing as npt
@@ -71,6 +71,7 @@ def check_types(root, arguments):
 
 def test_types(root, tmp_path):
     """mypy --strict of the installed package, and of a program that uses it."""
+    pytest.importorskip("numpy.typing")
     client = tmp_path / "client.py"
     client.write_text(CLIENT)
     check_types(root, ["-m", "weighted_sigmoid_loss"])
@@ -78,7 +79,7 @@ def test_types(root, tmp_path):
 
 
 def test_types_of_torch(root, tmp_path):
-    pytest.importorskip("torch", reason="PyTorch is not installed")
+    pytest.importorskip("torch", minversion="1.13.0a0")
     client = tmp_path / "client.py"
     client.write_text(TORCH_CLIENT)
     check_types(root, ["-m", "weighted_sigmoid_loss.torch"])
