@@ -43,8 +43,9 @@ NOT_MADE = (".ninja_deps", ".ninja_log", "install_manifest.txt", "made.json")
 GIB = 1 << 30
 # Measured: what a build from nothing takes, tests and installation included, and some room.
 DISK_NEEDED = {"cpu": GIB / 2, "cuda": 3 * GIB}
-# CMake and what it writes take these in a path for something else, and so do lists of paths.
-NOT_IN_PATHS = '"#:;\\\n'
+# CMake and what it writes take these in a path for something else, and so do lists of paths and the
+# shell, to which upstream's rule for pycaffe gives paths as they are.
+NOT_IN_PATHS = '"#:;\\\n' + "&()'$`<>|[]"
 # The largest of Caffe's source files takes about this much to compile.
 MEMORY_A_JOB = 1.5 * GIB
 # What went wrong, by what the log says. The first that is found is the cause.

@@ -66,7 +66,7 @@ def test_configure_takes_nothing_of_a_decoy(decoy, tmp_path):
 
 def test_path_with_odd_characters_builds(tmp_path):
     """A library, out of files that are generated, with the tools that CMake calls for them."""
-    one = build.Build("cpu", 2, tmp_path / "a b&c$d'e(f)%g,ä")
+    one = build.Build("cpu", 2, tmp_path / "a b%c,d{e}~f=g+h@i!ä")
     shutil.copytree(ROOT / "build" / "cpu" / "caffe", one.tree)
     one.configure()
     one.compile(["caffeproto"])
