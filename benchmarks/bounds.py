@@ -121,27 +121,27 @@ def on_gpu(results):
             yield Bound(words, bound, value, is_least=True)
 
 
-def table(reports):
+def table(found):
     """A row for each bound: its value in each report, and in how many of the measured it holds."""
-    each = [{bound.words: bound for bound in bounds(report)} for report in reports]
-    measured = ["measured", *[""] * (len(reports) - 1)]
-    rows = [[f"at {size_name(Results(reports[0]).device.headline)}", "bound", *measured, "reached"]]
-    for words, first in each[0].items():
-        found = [of_report[words] for of_report in each]
-        verdicts = [bound.verdict for bound in found if bound.value is not None]
-        limit = f"{'>=' if first.is_least else '<='} {first.bound:g}"
-        values = [number(bound.value) for bound in found]
-        rows.append([words, limit, *values, f"{verdicts.count('reached')} of {len(verdicts)}"])
-    return align(rows)
+    rows = []
+    for of_each in zip(*found):
+        limit = f"{'>=' if of_each[0].is_least else '<='} {of_each[0].bound:g}"
+        verdicts = [bound.verdict for bound in of_each if bound.value is not None]
+        values = [number(bound.value) for bound in of_each]
+        reached = f"{verdicts.count('reached')} of {len(verdicts)}"
+        rows.append([of_each[0].words, limit, *values, reached])
+    return rows
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("report", type=Path, nargs="+", metavar="JSON", help="report.json of a run")
     reports = [read_json(path) for path in parser.parse_args().report]
-    print("\n".join(table(reports)))
-    found = [bound for report in reports for bound in bounds(report)]
-    missed = {bound.words for bound in found if bound.verdict == "missed"}
+    found = [bounds(report) for report in reports]
+    where = f"at {size_name(Results(reports[0]).device.headline)}"
+    titles = [where, "bound", "measured", *[""] * (len(reports) - 1), "reached"]
+    print("\n".join(align([titles, *table(found)])))
+    missed = {bound.words for of_one in found for bound in of_one if bound.verdict == "missed"}
     return 1 if missed - MISSED else 0
 
 

@@ -49,7 +49,7 @@ def run(library):
     def run(program, **environment):
         kept = {k: v for k, v in os.environ.items() if k != "OMP_NUM_THREADS"}
         # Python warns of forks beside threads, which are what is tested.
-        argv = [sys.executable, "-Wignore", "-c", BEGINNING + program, library]
+        argv = [sys.executable, "-Wignore::DeprecationWarning", "-c", BEGINNING + program, library]
         done = subprocess.run(
             argv, env={**kept, **environment}, text=True, capture_output=True, timeout=120
         )

@@ -45,15 +45,12 @@ def buffering(request, monkeypatch):
     monkeypatch.setenv("PYTHONUNBUFFERED", request.param)
 
 
-def test_reader_that_has_read_enough(broken_pipe, buffering):
-    done = start("migrate", "--check", ARTICLE, stdout=broken_pipe, stderr=subprocess.PIPE)
-    assert (done.returncode, done.stderr) == (2, b"")
-
-
-def test_reader_that_has_read_enough_help(broken_pipe, buffering):
-    """Status 2, or 0 where argparse has noticed nothing."""
-    done = start("migrate", "--help", stdout=broken_pipe, stderr=subprocess.PIPE)
-    assert done.returncode in (0, 2) and done.stderr == b""
+@pytest.mark.parametrize("arguments", [["migrate", "--check", ARTICLE], ["migrate", "--help"]])
+def test_reader_that_has_read_enough(arguments, broken_pipe, buffering):
+    done = start(*arguments, stdout=broken_pipe, stderr=subprocess.PIPE)
+    # argparse passes over what it cannot print at once, as of Python 3.14.
+    passed_over = "--help" in arguments and os.environ["PYTHONUNBUFFERED"] and done.returncode == 0
+    assert (passed_over or done.returncode == 2) and done.stderr == b""
 
 
 def test_errors_that_nobody_reads(broken_pipe):

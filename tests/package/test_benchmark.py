@@ -5,11 +5,10 @@ import os
 import subprocess
 import sys
 
-import pytest
-
 
 def test_benchmark_measures_both_fronts(root, tmp_path):
-    pytest.importorskip("torch", minversion="1.13.0a0")
+    import pytorch  # noqa: F401
+
     argv = [sys.executable, "-m", "benchmarks", "--device", "cpu", "--output", tmp_path]
     argv += ["--sizes", "1024", "--only", "package"]
     environment = {**os.environ, "PYTHONPATH": str(root / "scripts")}

@@ -4,12 +4,10 @@ import copy
 import warnings
 
 import pytest
+from programs import run
+from pytorch import torch
 
-torch = pytest.importorskip("torch", minversion="1.13.0a0")
-
-from programs import run  # noqa: E402
-
-from weighted_sigmoid_loss import torch as ours  # noqa: E402
+from weighted_sigmoid_loss import torch as ours
 
 functional = torch.nn.functional
 OURS = ours.binary_cross_entropy_with_logits
@@ -761,28 +759,22 @@ def test_warning_is_once_and_at_the_users_line(tmp_path, monkeypatch, wrap, requ
     assert "program.py:9: UserWarning" in warned[0]
 
 
-def test_old_pytorch(tmp_path):
-    program = """
-    import torch
-    torch.__version__ = "1.7.1"
+@pytest.mark.parametrize(
+    ("setting", "error", "words"),
+    [
+        ('sys.modules["torch"] = None', "ModuleNotFoundError", "pip install"),
+        ('torch.__version__ = "1.7.1"', "ImportError", "1.13 or later, not 1.7.1"),
+    ],
+    ids=["none", "old"],
+)
+def test_without_pytorch(tmp_path, setting, error, words):
+    program = f"""
+    import sys, torch
+    {setting}
     try:
         import weighted_sigmoid_loss.torch
     except ImportError as error:
-        assert "1.13 or later, not 1.7.1" in str(error), error
-    else:
-        raise AssertionError
-    """
-    run(tmp_path, program)
-
-
-def test_without_pytorch(tmp_path):
-    program = """
-    import sys
-    sys.modules["torch"] = None
-    try:
-        import weighted_sigmoid_loss.torch
-    except ModuleNotFoundError as error:
-        assert "pip install" in str(error), error
+        assert type(error) is {error} and "{words}" in str(error), error
     else:
         raise AssertionError
     """
